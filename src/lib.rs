@@ -1,0 +1,7 @@
+//! Carries container images across an air gap.
+//!
+//! On a connected machine a *definition* is resolved against upstream registries into a *lock*, and the lock is built
+//! into one signed *bundle*: an OCI image layout in a tar. At the site the bundle is verified, imported into a
+//! *store*, and served as a registry. The modules follow that way: [`oci`] is the vocabulary.
+
+pub mod oci;
