@@ -40,6 +40,7 @@ pub enum ManifestError {
 
 /// A manifest or an index, with the bytes it was read from.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "documents live behind an `Arc` or on the stack for a moment")]
 pub enum Document {
     /// Several images under one reference.
     Index(Index),

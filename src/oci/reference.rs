@@ -251,7 +251,7 @@ fn is_component(component: &str) -> bool {
         let separators = rest.iter().take_while(|b| !word(b)).count();
         match &rest[..separators] {
             [] => return true,
-            [b'.'] | [b'_'] | [b'_', b'_'] => {}
+            [b'.' | b'_'] | [b'_', b'_'] => {}
             dashes if dashes.iter().all(|b| *b == b'-') => {}
             _ => return false,
         }

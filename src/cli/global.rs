@@ -1,0 +1,76 @@
+//! Flags that every subcommand takes.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+use url::Url;
+
+/// Flags that every subcommand takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// How to print results: text for people, json for programs
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, help_heading = "Output")]
+    pub(crate) format: Format,
+
+    /// Print results and errors only
+    #[arg(short, long, global = true, help_heading = "Output")]
+    pub(crate) quiet: bool,
+
+    /// Say more about what is done; twice for every request
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
+    pub(crate) verbose: u8,
+
+    /// Draw no progress bars
+    #[arg(long, global = true, help_heading = "Output")]
+    pub(crate) no_progress: bool,
+
+    /// Read HOST's images from URL, e.g. registry.k8s.io=http://127.0.0.1:5001/registry.k8s.io
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST=URL",
+        value_parser = host_and_url,
+        value_delimiter = ',',
+        help_heading = "Upstream"
+    )]
+    pub(crate) upstream: Vec<(String, Url)>,
+
+    /// Talk to HOST without TLS
+    #[arg(long, global = true, value_name = "HOST", value_delimiter = ',', help_heading = "Upstream")]
+    pub(crate) plain_http: Vec<String>,
+
+    /// Trust the certificate authorities in this PEM file as well
+    #[arg(long, global = true, value_name = "FILE", value_delimiter = ',', help_heading = "Upstream")]
+    pub(crate) ca_file: Vec<PathBuf>,
+
+    /// Transfers at the same time
+    #[arg(short = 'j', long, global = true, value_name = "N", default_value_t = 6,
+          value_parser = clap::value_parser!(u16).range(1..=128), help_heading = "Upstream")]
+    pub(crate) concurrency: u16,
+
+    /// Releases and Windows builds in DIR add to the built-in catalog or override it
+    #[arg(long, global = true, value_name = "DIR", value_delimiter = ',', help_heading = "Upstream")]
+    pub(crate) catalog: Vec<PathBuf>,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+fn host_and_url(text: &str) -> Result<(String, Url), String> {
+    let (host, url) =
+        text.split_once('=').ok_or("write HOST=URL, e.g. quay.io=https://mirror.example.org/quay.io")?;
+    let parsed: Url = url.parse().map_err(|error| format!("`{url}` is not a URL: {error}"))?;
+    if !matches!(parsed.scheme(), "http" | "https") || parsed.host().is_none() {
+        return Err(format!("`{url}` does not start with http:// or https://"));
+    }
+    if host.is_empty() || host.contains('/') {
+        return Err(format!("`{host}` is not a registry host"));
+    }
+    Ok((host.to_owned(), parsed))
+}

@@ -1,0 +1,87 @@
+//! `dray keygen`
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use dray::trust::PrivateKey;
+use serde::Serialize;
+
+use super::error::CliError;
+use super::runtime::Context;
+
+/// Make a key pair for signing bundles
+///
+/// Writes PREFIX.key (PKCS#8 PEM, readable by you only) and PREFIX.pub. Keep the key on the connected side, in as few
+/// hands as possible; carry the public half to the site by a way that you trust.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  dray keygen -o release\n  dray build -f plant.yaml -o plant.tar --key release.key"
+)]
+pub(crate) struct Keygen {
+    /// Where to write: PREFIX.key and PREFIX.pub
+    #[arg(short, long, value_name = "PREFIX")]
+    output: PathBuf,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Made {
+    key_id: String,
+    private_key: PathBuf,
+    public_key: PathBuf,
+}
+
+impl Keygen {
+    pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let key = PrivateKey::generate();
+        let private_key = with_suffix(&self.output, ".key");
+        let public_key = with_suffix(&self.output, ".pub");
+        let pem = key.to_pem().map_err(CliError::failed)?;
+        write_new(&private_key, pem.as_bytes(), true)?;
+        let public_pem = key.public().to_pem().map_err(CliError::failed)?;
+        if let Err(error) = write_new(&public_key, public_pem.as_bytes(), false) {
+            // Half a pair is of no use, and would block the next try.
+            let _ = std::fs::remove_file(&private_key);
+            return Err(error);
+        }
+        let made = Made { key_id: key.public().id().to_string(), private_key, public_key };
+        context.output.result(&made, || {
+            format!(
+                "key      {}\nprivate  {}  (keep it secret)\npublic   {}  (bring it to the site)",
+                made.key_id,
+                made.private_key.display(),
+                made.public_key.display()
+            )
+        })
+    }
+}
+
+fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(prefix.as_os_str());
+    name.push(suffix);
+    name.into()
+}
+
+/// Writes a file that must not be there yet: a key that is overwritten is lost for ever.
+fn write_new(path: &Path, bytes: &[u8], secret: bool) -> Result<(), CliError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if secret {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    #[cfg(not(unix))]
+    let _ = secret;
+    let write = |mut file: std::fs::File| file.write_all(bytes).and_then(|()| file.sync_all());
+    options.open(path).and_then(write).map_err(|error| {
+        let failed = CliError::failed(format!("{}: {error}", path.display()));
+        if error.kind() == std::io::ErrorKind::AlreadyExists {
+            failed.hint("keys are never overwritten; choose another name or move the old pair away")
+        } else {
+            failed
+        }
+    })
+}

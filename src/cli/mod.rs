@@ -1,0 +1,101 @@
+//! The command line: one file per subcommand, each of which parses its arguments, calls the library and prints.
+//!
+//! Everything that touches the terminal, the environment or the process lives here, so that the library can be used
+//! by other programs.
+
+mod error;
+mod global;
+mod keygen;
+mod output;
+mod runtime;
+
+use std::process::ExitCode;
+
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, builder::BoolishValueParser};
+
+use self::error::CliError;
+use self::global::Global;
+use self::runtime::Context;
+
+/// Carries container images across an air gap.
+///
+/// On a connected machine dray resolves what a Kubernetes release needs, per version, per operating system and per
+/// Windows build, and builds one signed bundle. At the site it verifies, imports and serves the bundle as a registry.
+#[derive(Parser)]
+#[command(name = "dray", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Start with `dray demo`: the whole round trip on this machine, without a network.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Keygen(keygen::Keygen),
+}
+
+impl Command {
+    fn run(self, context: &Context) -> Result<(), CliError> {
+        match self {
+            Self::Keygen(command) => command.run(context),
+        }
+    }
+}
+
+/// Runs the command that the process was started with.
+pub(crate) fn run() -> ExitCode {
+    let mut command = with_environment(Cli::command());
+    let matches = match command.try_get_matches_from_mut(std::env::args_os()) {
+        Ok(matches) => matches,
+        Err(error) => return output::usage(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return output::usage(&error.format(&mut command)),
+    };
+    let context = Context::new(cli.global);
+    match cli.command.run(&context) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => context.output.failure(&error),
+    }
+}
+
+/// Lets every flag be given as `DRAY_<FLAG>` as well.
+fn with_environment(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let Some(long) = arg.get_long().filter(|long| !matches!(*long, "help" | "version")) else {
+                return arg;
+            };
+            let variable = format!("DRAY_{}", long.to_uppercase().replace('-', "_"));
+            match arg.get_action() {
+                ArgAction::SetTrue => arg.env(variable).value_parser(BoolishValueParser::new()),
+                _ => arg.env(variable),
+            }
+            .hide_env(true)
+        })
+        .mut_subcommands(with_environment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        with_environment(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_variable() {
+        let command = with_environment(Cli::command());
+        for arg in command.get_arguments().filter(|arg| arg.get_long().is_some()) {
+            let long = arg.get_long().unwrap();
+            if !matches!(long, "help" | "version") {
+                assert!(arg.get_env().is_some(), "--{long}");
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What is printed and where: data to stdout, everything else to stderr, progress only to a terminal.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::error::{CliError, Kind};
+use super::global::{Format, Global};
+
+/// Prints for one run of the command.
+pub(crate) struct Output {
+    format: Format,
+    quiet: bool,
+    colour: bool,
+    bars: MultiProgress,
+}
+
+impl Output {
+    pub(crate) fn new(global: &Global) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let bars = MultiProgress::new();
+        if global.no_progress || global.quiet || !terminal {
+            bars.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        Self {
+            format: global.format,
+            quiet: global.quiet,
+            colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            bars,
+        }
+    }
+
+    /// Whether results are for programs.
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Prints a result: `value` as JSON, or the text.
+    pub(crate) fn result(
+        &self,
+        value: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
+        if self.is_json() {
+            let mut json = serde_json::to_string_pretty(value).map_err(CliError::failed)?;
+            json.push('\n');
+            write_stdout(&json)
+        } else {
+            let mut text = text();
+            if !text.is_empty() && !text.ends_with('\n') {
+                text.push('\n');
+            }
+            write_stdout(&text)
+        }
+    }
+
+    /// Says what was done; not a result, so nothing that a program reads.
+    pub(crate) fn note(&self, message: impl Display) {
+        if !self.quiet {
+            self.line(&message.to_string());
+        }
+    }
+
+    /// Warns; also when quiet.
+    pub(crate) fn warn(&self, message: impl Display) {
+        self.line(&format!("{} {message}", self.paint("33", "warning:")));
+    }
+
+    /// Prints an error with its hints and gives the exit code for it.
+    pub(crate) fn failure(&self, error: &CliError) -> ExitCode {
+        self.line(&format!("{} {error}", self.paint("31", "error:")));
+        ExitCode::from(error.kind as u8)
+    }
+
+    /// A bar over `total` bytes with rate and time left; invisible where no terminal looks.
+    pub(crate) fn bytes_bar(&self, what: &'static str, total: u64) -> ProgressBar {
+        let style = ProgressStyle::with_template(
+            "{msg:>10} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
+        )
+        .expect("the template is constant and valid")
+        .progress_chars("=> ");
+        self.bars.add(ProgressBar::new(total).with_style(style).with_message(what))
+    }
+
+    /// A counter over `total` things.
+    pub(crate) fn count_bar(&self, what: &'static str, total: u64) -> ProgressBar {
+        let style = ProgressStyle::with_template("{msg:>10} [{bar:30}] {pos}/{len} {eta} left")
+            .expect("the template is constant and valid")
+            .progress_chars("=> ");
+        let bar = self.bars.add(ProgressBar::new(total).with_style(style).with_message(what));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[1;{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Writes a line to stderr without tearing a progress bar. A closed stderr is nobody's error.
+    fn line(&self, text: &str) {
+        self.bars.suspend(|| {
+            let _ = writeln!(io::stderr(), "{text}");
+        });
+    }
+}
+
+/// Writes to stdout; a reader that has gone away (`dray images | head`) ends the command quietly.
+fn write_stdout(text: &str) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(CliError::from),
+    }
+}
+
+/// Prints clap's answer: help and version to stdout with code 0, wrong usage to stderr with code 2.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(Kind::Usage as u8) } else { ExitCode::SUCCESS }
+}
+
+/// Bytes as a person reads them: `1.5 GB`, decimal as on the boxes that media come in.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut divisor = 1u64;
+    let mut unit = 0;
+    while unit + 1 < UNITS.len() && bytes / divisor >= 1000 {
+        divisor *= 1000;
+        unit += 1;
+    }
+    if unit == 0 {
+        return format!("{bytes} B");
+    }
+    let tenths = (u128::from(bytes) * 10 + u128::from(divisor) / 2) / u128::from(divisor);
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// Columns padded to their widest cell; the first row is the heading.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_for_people() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (1_550_000, "1.6 MB"),
+            (4_700_000_000, "4.7 GB"),
+            (u64::MAX, "18446744.1 TB"),
+        ] {
+            assert_eq!(human_bytes(bytes), text);
+        }
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let rows = vec![vec!["A".into(), "B".into()], vec!["long".into(), "x".into()]];
+        assert_eq!(table(&rows), "A     B\nlong  x\n");
+    }
+}

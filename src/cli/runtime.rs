@@ -1,0 +1,73 @@
+//! What a subcommand runs with: the global flags, the output, and a runtime for what waits on the network.
+
+use std::future::Future;
+
+use super::error::{CliError, Kind};
+use super::global::Global;
+use super::output::Output;
+
+/// What a subcommand runs with.
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) output: Output,
+}
+
+impl Context {
+    pub(crate) fn new(global: Global) -> Self {
+        start_logging(&global);
+        Self { output: Output::new(&global), global }
+    }
+
+    /// Runs `future` until it ends or the user presses Ctrl-C.
+    ///
+    /// An interrupt drops the future where it stands. Everything that writes is made so that what it leaves behind
+    /// is continued or ignored by the next run.
+    pub(crate) fn block_on<T>(
+        &self,
+        future: impl Future<Output = Result<T, CliError>>,
+    ) -> Result<T, CliError> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::failed)?;
+        let result = runtime.block_on(async {
+            tokio::select! {
+                result = future => result,
+                _ = tokio::signal::ctrl_c() => Err(CliError::new(Kind::Interrupted, "interrupted")
+                    .hint("run the same command again to continue")),
+            }
+        });
+        // Threads that still read or write must not hold up the end of an interrupted process.
+        runtime.shutdown_background();
+        result
+    }
+
+    /// Runs work that computes or reads files, so that Ctrl-C ends it too.
+    pub(crate) fn block_on_work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+    ) -> Result<T, CliError> {
+        self.block_on(async {
+            match tokio::task::spawn_blocking(work).await {
+                Ok(result) => result,
+                Err(panic) => Err(CliError::failed(panic)),
+            }
+        })
+    }
+}
+
+/// Sends the library's log lines to stderr: warnings always, more with `-v`, or as `RUST_LOG` says.
+fn start_logging(global: &Global) {
+    use tracing_subscriber::EnvFilter;
+    let default = match global.verbose {
+        0 => "dray=warn",
+        1 => "dray=info",
+        _ => "dray=debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .try_init();
+}
