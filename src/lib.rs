@@ -6,4 +6,5 @@
 //! bundles a site accepts.
 
 pub mod oci;
+pub mod store;
 pub mod trust;

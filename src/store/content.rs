@@ -1,0 +1,115 @@
+//! What the registry serves from: the read side of a store, and of anything else that holds images.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::oci::{Descriptor, Digest, RepositoryName, Tag};
+
+/// Images that can be looked up by name and read by digest.
+///
+/// Names are complete: `registry.k8s.io/pause`. Which name a request means is decided before it gets here. The methods
+/// block on the disk for as long as it takes, so asynchronous callers put them on threads of their own.
+pub trait Content: Send + Sync + 'static {
+    /// What `tag` of `name` points at; none when the repository or the tag is unknown.
+    fn resolve(&self, name: &RepositoryName, tag: &Tag) -> Result<Option<Descriptor>, ContentError>;
+
+    /// The manifest or index `digest` of `name`. The bytes are verified to have that digest.
+    fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Manifest>, ContentError>;
+
+    /// The blob `digest` of `name`. It was verified as a whole before this returns, so that its bytes may leave.
+    fn blob(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Blob>, ContentError>;
+
+    /// The size of the blob `digest` of `name` in bytes. Unlike [`Content::blob`] this may skip reading the blob.
+    fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<u64>, ContentError> {
+        Ok(self.blob(name, digest)?.map(|blob| blob.size))
+    }
+
+    /// Up to `limit` tags of `name` that sort after `after`, in byte order; none when the repository is unknown.
+    fn tags(
+        &self,
+        name: &RepositoryName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Option<Vec<Tag>>, ContentError>;
+
+    /// Up to `limit` repositories that sort after `after`, in byte order.
+    fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>, ContentError>;
+
+    /// The manifests of `name` whose subject is `subject`, in the order of their digests. Their artifact types and
+    /// annotations are filled in.
+    fn referrers(&self, name: &RepositoryName, subject: &Digest) -> Result<Vec<Descriptor>, ContentError>;
+
+    /// The content that turned out to be damaged since this was opened, in no particular order.
+    fn damaged(&self) -> Vec<Digest> {
+        Vec::new()
+    }
+}
+
+/// A manifest or index: bytes, and the media type that they were stored under.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The media type.
+    pub media_type: String,
+    /// The bytes, verbatim.
+    pub bytes: Bytes,
+}
+
+/// A verified blob: a stretch of an open file.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// The file that the blob lies in.
+    pub file: Arc<File>,
+    /// Where in the file the blob begins.
+    pub offset: u64,
+    /// The size of the blob in bytes.
+    pub size: u64,
+}
+
+impl Blob {
+    /// Reads the blob from `position` on into `buffer` and returns how many bytes that were; 0 at its end.
+    ///
+    /// Reads are positional, so that any number of readers can share the file.
+    pub fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let left = self.size.saturating_sub(position);
+        let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        match read_at(&self.file, &mut buffer[..wanted], self.offset + position)? {
+            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than the blob in it")),
+            read => Ok(read),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, position)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, position)
+}
+
+/// Why content cannot be read, although it may be there.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// The bytes on disk are not those that the digest stands for.
+    #[error("{0} is damaged: its bytes no longer have that digest; run `dray scrub`, then import it again")]
+    Damaged(Digest),
+    /// A small file of the store makes no sense.
+    #[error("{path} is not valid: {reason}; restore it from a backup or import its images again")]
+    Invalid {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The disk, or the permissions on it. The message names the file.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}

@@ -1,0 +1,127 @@
+//! Files that are there as a whole or not at all, also after a power failure.
+//!
+//! The order is always: write under another name, `fsync`, rename, `fsync` of the directory.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use serde::Serialize;
+use tempfile::{NamedTempFile, TempPath};
+
+/// Replaces `destination` by `value` as JSON and returns when that is durable. `temporary` is on the same file system.
+pub(super) fn write_json<T: Serialize>(temporary: &Path, destination: &Path, value: &T) -> io::Result<()> {
+    let staged = stage(temporary, destination, &serde_json::to_vec(value)?)?;
+    let mut dirty = Dirty::default();
+    staged.sync()?;
+    staged.place(&mut dirty)?;
+    dirty.sync()
+}
+
+/// A file in `directory` that is removed unless it gets a name. Who may read it is left to the process' umask, because
+/// the one who imports need not be the one who serves.
+pub(super) fn temporary_file(directory: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(directory)
+}
+
+/// Writes `bytes` to a temporary file that is to become `destination`.
+pub(super) fn stage(temporary: &Path, destination: &Path, bytes: &[u8]) -> io::Result<Staged> {
+    let mut file = temporary_file(temporary)?;
+    file.write_all(bytes)?;
+    Ok(Staged { file: file.into_temp_path(), destination: destination.to_owned() })
+}
+
+/// A written file that waits for its name. Dropping it removes it.
+#[derive(Debug)]
+pub(super) struct Staged {
+    file: TempPath,
+    destination: PathBuf,
+}
+
+impl Staged {
+    /// Makes the bytes durable; the name comes later.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        sync_file(&self.file)
+    }
+
+    /// Gives the file its name.
+    pub(super) fn place(self, dirty: &mut Dirty) -> io::Result<PathBuf> {
+        dirty.create_parent(&self.destination)?;
+        self.file.persist(&self.destination).map_err(|e| e.error)?;
+        Ok(self.destination)
+    }
+}
+
+/// Makes the bytes of a file durable.
+pub(super) fn sync_file(path: &Path) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(path)?.sync_all()
+}
+
+/// Directories whose entries have changed and are not yet durable.
+#[derive(Debug, Default)]
+pub(super) struct Dirty(BTreeSet<PathBuf>);
+
+impl Dirty {
+    /// Makes sure that the directory of `path` exists, and notes that it is about to change.
+    pub(super) fn create_parent(&mut self, path: &Path) -> io::Result<()> {
+        let Some(parent) = path.parent() else { return Ok(()) };
+        let mut missing = parent;
+        while !missing.try_exists()? {
+            let Some(above) = missing.parent() else { break };
+            self.0.insert(above.to_owned());
+            missing = above;
+        }
+        if missing != parent {
+            fs::create_dir_all(parent)?;
+        }
+        self.0.insert(parent.to_owned());
+        Ok(())
+    }
+
+    /// Notes that an entry of `path`'s directory was removed.
+    pub(super) fn changed(&mut self, path: &Path) {
+        if let Some(parent) = path.parent() {
+            self.0.insert(parent.to_owned());
+        }
+    }
+
+    /// Takes over what `other` noted.
+    pub(super) fn absorb(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
+    /// Makes all noted changes durable.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        while let Some(directory) = self.0.pop_first() {
+            sync_directory(&directory)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(unix)]
+fn sync_directory(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+/// Windows keeps directories consistent by itself and cannot open them as files.
+#[cfg(not(unix))]
+fn sync_directory(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Removes a file; that it is gone already is as good.
+pub(super) fn remove(path: &Path, dirty: &mut Dirty) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => {
+            dirty.changed(path);
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,311 @@
+//! Where things lie in a store, and how names become file names.
+//!
+//! ```text
+//! store.json                                        marks the directory as a store, with the layout's version
+//! blobs/<algorithm>/<first two hex>/<hex>           content, manifests included; immutable
+//! repositories/<name>/tags/<tag>.json               descriptor of what the tag points at
+//! repositories/<name>/manifests/<algorithm>-<hex>.json              media type, size, subject
+//! repositories/<name>/blobs/<algorithm>-<hex>       empty: this repository has the blob
+//! repositories/<name>/referrers/<algorithm>-<hex of the subject>/<algorithm>-<hex>.json   descriptor
+//! imports/<number>.json                             what was imported, oldest first
+//! publish.json                                      tags in the middle of being published together
+//! lock, lock.holder                                 one writer at a time, and who that is
+//! tmp/, uploads/                                    files on their way in
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::oci::{Digest, RepositoryName, Tag};
+
+/// File names that Windows gives to devices, whatever their extension.
+///
+/// Source: Microsoft, "Naming Files, Paths, and Namespaces".
+const RESERVED: [&str; 4] = ["con", "prn", "aux", "nul"];
+/// The same, when followed by one digit.
+const RESERVED_NUMBERED: [&str; 2] = ["com", "lpt"];
+/// The longest file name that common file systems take, less the extension that is added here.
+const MAX_FILE_NAME: usize = 255 - ".json".len();
+
+/// The paths of a store.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn marker(&self) -> PathBuf {
+        self.root.join("store.json")
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(super) fn lock_holder(&self) -> PathBuf {
+        self.root.join("lock.holder")
+    }
+
+    pub(super) fn publication(&self) -> PathBuf {
+        self.root.join("publish.json")
+    }
+
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        let mut path = self.blobs();
+        path.extend([digest.algorithm().name(), &digest.hex()[..2], digest.hex()]);
+        path
+    }
+
+    pub(super) fn imports(&self) -> PathBuf {
+        self.root.join("imports")
+    }
+
+    pub(super) fn repositories(&self) -> PathBuf {
+        self.root.join("repositories")
+    }
+
+    /// The directory of a repository; none when no file name can hold the name.
+    pub(super) fn repository(&self, name: &RepositoryName) -> Option<Repository> {
+        Some(Repository { root: self.repositories().join(escape(name.as_str())?) })
+    }
+}
+
+/// The paths of one repository in a store.
+#[derive(Clone, Debug)]
+pub(super) struct Repository {
+    root: PathBuf,
+}
+
+impl Repository {
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn tags(&self) -> PathBuf {
+        self.root.join("tags")
+    }
+
+    pub(super) fn tag(&self, tag: &Tag) -> PathBuf {
+        // A tag has at most 128 characters; escaped they stay far below the limit of a file name.
+        let file = escape(tag.as_str()).unwrap_or_default();
+        self.tags().join(file + ".json")
+    }
+
+    pub(super) fn manifests(&self) -> PathBuf {
+        self.root.join("manifests")
+    }
+
+    pub(super) fn manifest(&self, digest: &Digest) -> PathBuf {
+        self.manifests().join(digest_file(digest) + ".json")
+    }
+
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest_file(digest))
+    }
+
+    pub(super) fn referrers(&self, subject: &Digest) -> PathBuf {
+        self.root.join("referrers").join(digest_file(subject))
+    }
+
+    pub(super) fn referrer(&self, subject: &Digest, digest: &Digest) -> PathBuf {
+        self.referrers(subject).join(digest_file(digest) + ".json")
+    }
+}
+
+/// The digest as a file name; Windows has no colons in them.
+fn digest_file(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm().name(), digest.hex())
+}
+
+/// The digest that a file name stands for.
+pub(super) fn parse_digest_file(file: &str) -> Option<Digest> {
+    let (algorithm, hex) = file.split_once('-')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+/// The file name for a repository name or a tag; none when it would be too long.
+///
+/// Different texts have file names that differ on every file system, also where upper and lower case are the same; no
+/// file name is `.` or `..`, contains a separator, starts with a dot or belongs to a device. Lower-case letters, digits,
+/// `.`, `_` and `-` stand for themselves and `+` for a slash, so that people can read them. Capitals become small
+/// letters, and a bit mask after `^` tells which ones they were.
+pub(super) fn escape(text: &str) -> Option<String> {
+    let mut name = String::with_capacity(text.len() + 8);
+    let device = is_device(text);
+    let mut mask = Mask::default();
+    for (index, byte) in text.bytes().enumerate() {
+        match byte {
+            b'.' if index == 0 => name.push_str("%2e"),
+            b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' if !(device && index == 0) => {
+                name.push(char::from(byte));
+            }
+            b'/' => name.push('+'),
+            b'A'..=b'Z' if !device || index > 0 => {
+                name.push(char::from(byte.to_ascii_lowercase()));
+                mask.set(index);
+            }
+            other => name.extend(['%', hex_digit(other >> 4), hex_digit(other & 15)]),
+        }
+    }
+    name.push_str(&mask.finish());
+    // What ends in a dot loses it on Windows; an empty mask keeps it away from the end.
+    if name.ends_with('.') {
+        name.push('^');
+    }
+    (!name.is_empty() && name.len() <= MAX_FILE_NAME).then_some(name)
+}
+
+/// What [`escape`] made a file name from; none when it cannot have made it.
+pub(super) fn unescape(file: &str) -> Option<String> {
+    let (name, mask) = file.split_once('^').unwrap_or((file, ""));
+    let mut text = Vec::with_capacity(name.len());
+    let mut bytes = name.bytes();
+    while let Some(byte) = bytes.next() {
+        text.push(match byte {
+            b'+' => b'/',
+            b'%' => {
+                let digits = [bytes.next()?, bytes.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            other => other,
+        });
+    }
+    for (place, digit) in mask.chars().enumerate() {
+        let bits = digit.to_digit(16)?;
+        for bit in (0..4).filter(|bit| bits & (1 << bit) != 0) {
+            text.get_mut(place * 4 + bit)?.make_ascii_uppercase();
+        }
+    }
+    let text = String::from_utf8(text).ok()?;
+    (escape(&text)? == file).then_some(text)
+}
+
+/// Reads a file name as what was escaped into it.
+pub(super) fn parse_escaped<T: FromStr>(file: &str) -> Option<T> {
+    unescape(file)?.parse().ok()
+}
+
+fn hex_digit(nibble: u8) -> char {
+    char::from(b"0123456789abcdef"[usize::from(nibble)])
+}
+
+fn is_device(text: &str) -> bool {
+    let stem = text.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    RESERVED.contains(&stem.as_str())
+        || RESERVED_NUMBERED.iter().any(|device| {
+            stem.strip_prefix(device).is_some_and(|n| n.len() == 1 && n.bytes().all(|b| b.is_ascii_digit()))
+        })
+}
+
+/// Which characters were capitals: four to a hexadecimal digit, without zeros at the end.
+#[derive(Default)]
+struct Mask(Vec<u8>);
+
+impl Mask {
+    fn set(&mut self, index: usize) {
+        if self.0.len() <= index / 4 {
+            self.0.resize(index / 4 + 1, 0);
+        }
+        self.0[index / 4] |= 1 << (index % 4);
+    }
+
+    fn finish(self) -> String {
+        if self.0.is_empty() {
+            return String::new();
+        }
+        std::iter::once('^').chain(self.0.iter().map(|nibble| hex_digit(*nibble))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn readable_where_possible() {
+        for (text, file) in [
+            ("registry.k8s.io/pause", "registry.k8s.io+pause"),
+            ("docker.io/library/nginx", "docker.io+library+nginx"),
+            ("localhost:5000/a", "localhost%3a5000+a"),
+            ("v1.36.3-k0s.2", "v1.36.3-k0s.2"),
+            ("V1", "v1^1"),
+            ("aB-C", "ab-c^a"),
+            ("v1.", "v1.^"),
+            ("con", "%63on"),
+            ("nul.txt", "%6eul.txt"),
+            ("com1", "%63om1"),
+            ("common", "common"),
+        ] {
+            assert_eq!(escape(text).as_deref(), Some(file), "{text}");
+            assert_eq!(unescape(file).as_deref(), Some(text), "{file}");
+        }
+    }
+
+    #[test]
+    fn every_tag_fits() {
+        for letter in ["A", "a", "."] {
+            let tag: Tag = format!("T{}", letter.repeat(127)).parse().unwrap();
+            let file = escape(tag.as_str()).unwrap();
+            assert_eq!(parse_escaped::<Tag>(&file).unwrap(), tag);
+        }
+        assert_eq!(escape(&"a".repeat(251)), None);
+    }
+
+    #[test]
+    fn foreign_file_names_are_not_names() {
+        for file in ["", "^", "V1", "%63ommon", "v1^0", "a%zz", "a^g", ".x", "a^f", "con"] {
+            assert_eq!(unescape(file), None, "{file}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn escaping_is_undone_and_safe(text in "[ -~]{1,70}") {
+            let file = escape(&text).unwrap();
+            prop_assert_eq!(unescape(&file), Some(text));
+            prop_assert!(file.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+%^._-".contains(&b)));
+            prop_assert!(!file.starts_with('.') && !file.ends_with('.'));
+            prop_assert!(!is_device(&file));
+        }
+
+        #[test]
+        fn no_two_texts_share_a_file(texts in proptest::collection::hash_set("[aAbB./]{1,5}", 2..60)) {
+            let mut files = HashMap::new();
+            for text in texts {
+                let file = escape(&text).unwrap().to_lowercase();
+                prop_assert_eq!(files.insert(file, text.clone()), None, "{}", text);
+            }
+        }
+
+        #[test]
+        fn unescape_never_panics(file in "\\PC{0,80}") {
+            if let Some(text) = unescape(&file) {
+                prop_assert_eq!(escape(&text).unwrap(), file);
+            }
+        }
+    }
+}

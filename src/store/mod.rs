@@ -1,0 +1,173 @@
+//! The site's store: images in a directory, without a database and without a scan at start.
+//!
+//! Blobs lie under their digests and never change. Everything else is a small JSON file that is replaced as a whole, so
+//! that a reader sees the old content or the new and nothing between. Readers need no lock; one writer at a time holds
+//! one, and serving goes on meanwhile. How names become files: `layout.rs`.
+
+mod content;
+mod durable;
+mod layout;
+mod lock;
+mod publication;
+mod read;
+mod verify;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+
+pub use content::{Blob, Content, ContentError, Manifest};
+pub use lock::Writer;
+pub use verify::{Stamp, Verified};
+pub use write::{Batch, BlobWriter};
+
+use crate::oci::Digest;
+use layout::Layout;
+
+/// The version of the layout that this program reads and writes.
+const VERSION: u32 = 1;
+
+/// Why a store cannot be opened or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory has no store in it.
+    #[error("{0} is not a store; `dray import` makes one")]
+    NotAStore(PathBuf),
+    /// The directory holds something else.
+    #[error("{0} is not empty and not a store; give an empty or a new directory")]
+    NotEmpty(PathBuf),
+    /// A later program wrote the store.
+    #[error("{path} has version {found} of the store layout, this program knows {VERSION}; use a newer dray")]
+    Version {
+        /// The store.
+        path: PathBuf,
+        /// The version that it has.
+        found: u32,
+    },
+    /// Another process is changing the store.
+    #[error("the store {path} is being changed by {holder}; try again when it is done")]
+    Busy {
+        /// The store.
+        path: PathBuf,
+        /// The other process, as it described itself.
+        holder: String,
+    },
+    /// The bytes written are not those announced.
+    #[error("expected a blob {expected}, but the bytes are {actual}")]
+    WrongDigest {
+        /// What was announced.
+        expected: Digest,
+        /// What the bytes hash to.
+        actual: Digest,
+    },
+    /// More or fewer bytes were written than announced.
+    #[error("{digest} was announced with {expected} bytes, but {actual} came")]
+    WrongSize {
+        /// The blob.
+        digest: Digest,
+        /// What was announced.
+        expected: u64,
+        /// How many came; one too many stands for any number.
+        actual: u64,
+    },
+    /// The name makes no file name.
+    #[error("the repository name `{0}` is too long to be stored")]
+    NameTooLong(String),
+    /// The manifest cannot be stored.
+    #[error(transparent)]
+    Manifest(#[from] crate::oci::ManifestError),
+    /// Something that is there cannot be read.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The disk, or the permissions on it. The message names the file.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// A store. Clones are cheap and mean the same store.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    verified: Verified,
+    gate: lock::Gate,
+    publication: publication::Cache,
+}
+
+/// What marks a directory as a store.
+#[derive(Serialize, Deserialize)]
+struct Marker {
+    version: u32,
+}
+
+impl Store {
+    /// Opens the store in `directory`.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let layout = Layout::new(directory);
+        let marker = layout.marker();
+        let bytes = match read::bounded(&marker, read::MAX_RECORD) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Err(StoreError::NotAStore(directory.to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+                return Err(StoreError::NotAStore(directory.to_owned()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Marker { version } = read::json(&marker, &bytes)?;
+        if version != VERSION {
+            return Err(StoreError::Version { path: directory.to_owned(), found: version });
+        }
+        Ok(Self(Arc::new(Inner {
+            layout,
+            verified: Verified::default(),
+            gate: lock::Gate::default(),
+            publication: publication::Cache::default(),
+        })))
+    }
+
+    /// Opens the store in `directory`, and makes it first when there is none and the directory is empty or missing.
+    pub fn create(directory: &Path) -> Result<Self, StoreError> {
+        match Self::open(directory) {
+            Err(StoreError::NotAStore(_)) => {}
+            other => return other,
+        }
+        fs::create_dir_all(directory)?;
+        let layout = Layout::new(directory);
+        for entry in fs::read_dir(directory)? {
+            // A creation that was interrupted left nothing but empty directories of ours.
+            let path = entry?.path();
+            let ours =
+                [layout.temporary(), layout.blobs(), layout.repositories(), layout.imports()].contains(&path);
+            if !ours {
+                return Err(StoreError::NotEmpty(directory.to_owned()));
+            }
+        }
+        for part in [layout.temporary(), layout.blobs(), layout.repositories(), layout.imports()] {
+            fs::create_dir_all(part)?;
+        }
+        durable::write_json(&layout.temporary(), &layout.marker(), &Marker { version: VERSION })?;
+        Self::open(directory)
+    }
+
+    /// Where the store is.
+    pub fn path(&self) -> &Path {
+        self.0.layout.root()
+    }
+
+    /// Whether the content `digest` is there, in any repository. It is not read, so it may be damaged.
+    pub fn has_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
+        Ok(self.0.layout.blob(digest).try_exists()?)
+    }
+
+    fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! Many tags at once, all or nothing.
+//!
+//! Tags are one file each, so a set of them cannot change in one step. Instead the whole set is written to
+//! `publish.json` first. From the moment that file has its name, readers look there before they look at tag files; then
+//! the tag files are written one by one, and at last it is removed. A writer that dies in the middle is finished by the
+//! next one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+
+use crate::oci::{Descriptor, RepositoryName, Tag};
+
+use super::durable::{Dirty, Staged, remove, stage, sync_file, write_json};
+use super::layout::Layout;
+use super::verify::Stamp;
+use super::{ContentError, StoreError, read};
+
+/// The largest set: several hundred thousand tags.
+const MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// A set of changes that become visible together.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Publication {
+    /// Repository to tag to what it points at from now on; none for a tag that is deleted.
+    tags: BTreeMap<RepositoryName, BTreeMap<Tag, Option<Descriptor>>>,
+    /// The record of the import that brings them, and its number.
+    import: Option<(u64, serde_json::Value)>,
+}
+
+impl Publication {
+    pub(super) fn set(&mut self, name: &RepositoryName, tag: &Tag, target: Option<Descriptor>) {
+        self.tags.entry(name.clone()).or_default().insert(tag.clone(), target);
+    }
+
+    pub(super) fn record(&mut self, number: u64, import: serde_json::Value) {
+        self.import = Some((number, import));
+    }
+
+    /// What the set says about a tag: nothing, or what it points at from now on.
+    pub(super) fn get(&self, name: &RepositoryName, tag: &Tag) -> Option<&Option<Descriptor>> {
+        self.tags.get(name)?.get(tag)
+    }
+
+    /// The changed tags of a repository, and whether each is there from now on.
+    pub(super) fn of(&self, name: &RepositoryName) -> impl Iterator<Item = (&Tag, bool)> {
+        self.tags.get(name).into_iter().flatten().map(|(tag, target)| (tag, target.is_some()))
+    }
+
+    fn is_single(&self) -> bool {
+        self.import.is_none() && self.tags.values().map(BTreeMap::len).sum::<usize>() <= 1
+    }
+
+    /// Makes the changes visible together and durable.
+    pub(super) fn publish(&self, layout: &Layout) -> Result<(), StoreError> {
+        if self.is_single() {
+            return Ok(self.apply(layout)?);
+        }
+        write_json(&layout.temporary(), &layout.publication(), self)?;
+        self.finish(layout)
+    }
+
+    /// Brings the tag files in line with a set that is visible already.
+    pub(super) fn finish(&self, layout: &Layout) -> Result<(), StoreError> {
+        self.apply(layout)?;
+        let mut dirty = Dirty::default();
+        remove(&layout.publication(), &mut dirty)?;
+        Ok(dirty.sync()?)
+    }
+
+    fn apply(&self, layout: &Layout) -> io::Result<()> {
+        let mut dirty = Dirty::default();
+        let mut placed = Vec::new();
+        let mut place = |staged: Staged, dirty: &mut Dirty| -> io::Result<()> {
+            if self.is_single() {
+                staged.sync()?;
+            }
+            placed.push(staged.place(dirty)?);
+            Ok(())
+        };
+        if let Some((number, import)) = &self.import {
+            let path = layout.imports().join(format!("{number:06}.json"));
+            place(stage(&layout.temporary(), &path, &serde_json::to_vec(import)?)?, &mut dirty)?;
+        }
+        for (name, tags) in &self.tags {
+            let Some(repository) = layout.repository(name) else { continue };
+            for (tag, target) in tags {
+                let path = repository.tag(tag);
+                match target {
+                    Some(target) => {
+                        place(stage(&layout.temporary(), &path, &serde_json::to_vec(target)?)?, &mut dirty)?;
+                    }
+                    None => _ = remove(&path, &mut dirty)?,
+                }
+            }
+        }
+        // While `publish.json` stands, the files behind it may be made durable at the end, which is far quicker.
+        if !self.is_single() {
+            placed.iter().try_for_each(|path| sync_file(path))?;
+        }
+        dirty.sync()
+    }
+}
+
+/// The set that was last read from `publish.json`, so that it is not parsed at every request.
+#[derive(Debug, Default)]
+pub(super) struct Cache(Mutex<Option<(Stamp, Arc<Publication>)>>);
+
+impl Cache {
+    /// The set that is being published now, if there is one.
+    pub(super) fn current(&self, layout: &Layout) -> Result<Option<Arc<Publication>>, ContentError> {
+        let path = layout.publication();
+        // Not `fs_err`: this is looked at for every request, and the error needs no words.
+        let metadata = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(_) => fs::metadata(&path)?,
+        };
+        let stamp = Stamp::of(&metadata);
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, publication)) = &*cached
+            && *known == stamp
+        {
+            return Ok(Some(publication.clone()));
+        }
+        let Some(bytes) = read::bounded(&path, MAX_BYTES)? else { return Ok(None) };
+        let publication: Arc<Publication> = Arc::new(read::json(&path, &bytes)?);
+        *cached = Some((stamp, publication.clone()));
+        Ok(Some(publication))
+    }
+}

@@ -1,0 +1,238 @@
+//! Reading a store: the [`Content`] that the registry serves.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fs_err as fs;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_BYTES, RepositoryName, Tag};
+
+use super::layout::{Repository, parse_digest_file, parse_escaped};
+use super::verify::Stamp;
+use super::{Blob, Content, ContentError, Manifest, Store, StoreError};
+
+/// The largest small file: a referrer's descriptor carries the annotations of its manifest.
+pub(super) const MAX_RECORD: u64 = 2 * MAX_MANIFEST_BYTES as u64;
+
+/// What the store keeps about a manifest of a repository.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ManifestRecord {
+    pub(super) media_type: String,
+    pub(super) size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) subject: Option<Digest>,
+}
+
+/// The bytes of a file of at most `limit` bytes; none when there is no such file.
+pub(super) fn bounded(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    // `fs_err` names the file in its errors but allocates for it, so the common answer is found without it.
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(_) => fs::File::open(path)?.into_file(),
+    };
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| named(path, &error))?;
+    if bytes.len() as u64 > limit {
+        return Err(named(path, &io::Error::new(io::ErrorKind::FileTooLarge, "larger than it can be")));
+    }
+    Ok(Some(bytes))
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
+}
+
+/// Reads `bytes`, the content of `path`, as JSON.
+pub(super) fn json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, ContentError> {
+    serde_json::from_slice(bytes).map_err(|error| ContentError::Invalid {
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    })
+}
+
+fn record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ContentError> {
+    bounded(path, MAX_RECORD)?.map(|bytes| json(path, &bytes)).transpose()
+}
+
+/// The names of the files in a directory; none when there is no such directory.
+pub(super) fn file_names(directory: &Path) -> io::Result<Option<impl Iterator<Item = io::Result<String>>>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // What is not UTF-8 is none of ours and matches nothing.
+    Ok(Some(entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))))
+}
+
+/// The first `limit` of `names` after `after`.
+fn page<T>(names: BTreeSet<T>, text: impl Fn(&T) -> &str, after: Option<&str>, limit: usize) -> Vec<T> {
+    names.into_iter().filter(|name| after.is_none_or(|after| text(name) > after)).take(limit).collect()
+}
+
+impl Store {
+    fn repository(&self, name: &RepositoryName) -> Option<Repository> {
+        self.layout().repository(name)
+    }
+
+    pub(super) fn manifest_record(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<ManifestRecord>, ContentError> {
+        match self.repository(name) {
+            Some(repository) => record(&repository.manifest(digest)),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens a file of content; none when it is missing.
+    fn open_blob(&self, digest: &Digest) -> Result<Option<(Blob, Stamp)>, ContentError> {
+        let path = self.layout().blob(digest);
+        let file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(_) => fs::File::open(&path)?.into_file(),
+        };
+        let metadata = file.metadata().map_err(|error| named(&path, &error))?;
+        let stamp = Stamp::of(&metadata);
+        Ok(Some((Blob { file: Arc::new(file), offset: 0, size: metadata.len() }, stamp)))
+    }
+
+    /// The whole of a manifest's content, verified.
+    pub(super) fn manifest_bytes(&self, digest: &Digest) -> Result<Bytes, ContentError> {
+        let path = self.layout().blob(digest);
+        let bytes = bounded(&path, MAX_MANIFEST_BYTES as u64)?;
+        match bytes {
+            Some(bytes) if digest.matches(&bytes) => Ok(Bytes::from(bytes)),
+            damaged => {
+                let stamp = damaged
+                    .and_then(|_| fs::metadata(&path).ok())
+                    .map_or_else(Stamp::missing, |m| Stamp::of(&m));
+                self.0.verified.note(digest, stamp, false);
+                Err(ContentError::Damaged(digest.clone()))
+            }
+        }
+    }
+
+    fn has_member(&self, name: &RepositoryName, digest: &Digest) -> Result<bool, ContentError> {
+        match self.repository(name) {
+            Some(repository) => Ok(repository.blob(digest).try_exists()?),
+            None => Ok(false),
+        }
+    }
+
+    /// The records of all imports, oldest first.
+    pub fn imports(&self) -> Result<Vec<serde_json::Value>, StoreError> {
+        let directory = self.layout().imports();
+        let mut files: Vec<String> =
+            file_names(&directory)?.into_iter().flatten().collect::<io::Result<_>>()?;
+        files.retain(|file| file.strip_suffix(".json").is_some_and(|n| n.parse::<u64>().is_ok()));
+        files.sort_unstable();
+        files
+            .iter()
+            .filter_map(|file| record(&directory.join(file)).transpose())
+            .collect::<Result<_, ContentError>>()
+            .map_err(StoreError::from)
+    }
+}
+
+impl Content for Store {
+    fn resolve(&self, name: &RepositoryName, tag: &Tag) -> Result<Option<Descriptor>, ContentError> {
+        let Some(repository) = self.repository(name) else { return Ok(None) };
+        if let Some(publication) = self.0.publication.current(self.layout())?
+            && let Some(target) = publication.get(name, tag)
+        {
+            return Ok(target.clone());
+        }
+        record(&repository.tag(tag))
+    }
+
+    fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Manifest>, ContentError> {
+        let Some(record) = self.manifest_record(name, digest)? else { return Ok(None) };
+        Ok(Some(Manifest { media_type: record.media_type, bytes: self.manifest_bytes(digest)? }))
+    }
+
+    fn blob(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Blob>, ContentError> {
+        if !self.has_member(name, digest)? {
+            return Ok(None);
+        }
+        let Some((blob, stamp)) = self.open_blob(digest)? else {
+            self.0.verified.note(digest, Stamp::missing(), false);
+            return Err(ContentError::Damaged(digest.clone()));
+        };
+        self.0.verified.check(digest, stamp, &blob)?;
+        Ok(Some(blob))
+    }
+
+    /// Content that is known to be damaged or is missing has no size here, so that a push brings it anew.
+    fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<u64>, ContentError> {
+        if !self.has_member(name, digest)? {
+            return Ok(None);
+        }
+        match std::fs::metadata(self.layout().blob(digest)) {
+            Ok(metadata) if self.0.verified.is_damaged(digest, Stamp::of(&metadata)) => Ok(None),
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(named(&self.layout().blob(digest), &error).into()),
+        }
+    }
+
+    fn tags(
+        &self,
+        name: &RepositoryName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Option<Vec<Tag>>, ContentError> {
+        let Some(repository) = self.repository(name) else { return Ok(None) };
+        let publication = self.0.publication.current(self.layout())?;
+        let mut tags = BTreeSet::new();
+        for file in file_names(&repository.tags())?.into_iter().flatten() {
+            tags.extend(file?.strip_suffix(".json").and_then(parse_escaped::<Tag>));
+        }
+        for (tag, present) in publication.iter().flat_map(|publication| publication.of(name)) {
+            if present {
+                tags.insert(tag.clone())
+            } else {
+                tags.remove(tag)
+            };
+        }
+        if tags.is_empty() && !repository.root().try_exists()? {
+            return Ok(None);
+        }
+        Ok(Some(page(tags, Tag::as_str, after, limit)))
+    }
+
+    fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>, ContentError> {
+        let mut names = BTreeSet::new();
+        for file in file_names(&self.layout().repositories())?.into_iter().flatten() {
+            names.extend(parse_escaped::<RepositoryName>(&file?));
+        }
+        Ok(page(names, RepositoryName::as_str, after, limit))
+    }
+
+    fn referrers(&self, name: &RepositoryName, subject: &Digest) -> Result<Vec<Descriptor>, ContentError> {
+        let Some(repository) = self.repository(name) else { return Ok(Vec::new()) };
+        let directory = repository.referrers(subject);
+        let mut found = Vec::new();
+        for file in file_names(&directory)?.into_iter().flatten() {
+            let file = file?;
+            if file.strip_suffix(".json").and_then(parse_digest_file).is_some() {
+                found.extend(record::<Descriptor>(&directory.join(file))?);
+            }
+        }
+        found.sort_unstable_by(|a, b| a.digest.cmp(&b.digest));
+        Ok(found)
+    }
+
+    fn damaged(&self) -> Vec<Digest> {
+        self.0.verified.damaged()
+    }
+}

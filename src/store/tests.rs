@@ -1,0 +1,281 @@
+//! The store as its users see it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fs_err as fs;
+
+use crate::oci::{Descriptor, Digest, RepositoryName, Tag, media_type};
+
+use super::*;
+
+const NOW: Duration = Duration::ZERO;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::create(&directory.path().join("store")).unwrap();
+    (directory, store)
+}
+
+fn name(text: &str) -> RepositoryName {
+    text.parse().unwrap()
+}
+
+fn tag(text: &str) -> Tag {
+    text.parse().unwrap()
+}
+
+fn put_blob(writer: &Writer, bytes: &[u8]) -> Digest {
+    let digest = Digest::sha256(bytes);
+    let mut blob = writer.begin_blob(&digest, bytes.len() as u64).unwrap();
+    bytes.chunks(3).for_each(|chunk| blob.write(chunk).unwrap());
+    blob.commit().unwrap();
+    digest
+}
+
+fn manifest(note: &str) -> (Descriptor, Bytes) {
+    let config = Descriptor::of(media_type::OCI_CONFIG, b"{}");
+    let bytes = serde_json::to_vec(&serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::OCI_MANIFEST,
+        "config": config,
+        "layers": [],
+        "annotations": {"note": note},
+    }))
+    .unwrap();
+    (Descriptor::of(media_type::OCI_MANIFEST, &bytes), bytes.into())
+}
+
+fn put_image(batch: &mut Batch<'_>, repository: &str, tag_text: &str) -> Descriptor {
+    let (descriptor, bytes) = manifest(tag_text);
+    batch.put_manifest(&name(repository), &descriptor.digest, &descriptor.media_type, &bytes).unwrap();
+    batch.set_tag(&name(repository), &tag(tag_text), &descriptor).unwrap();
+    descriptor
+}
+
+#[test]
+fn an_image_goes_in_and_comes_out() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    let blob = put_blob(&writer, b"some layer");
+    let mut batch = writer.batch();
+    let pause = put_image(&mut batch, "registry.k8s.io/pause", "3.9");
+    batch.link_blob(&name("registry.k8s.io/pause"), &blob).unwrap();
+    batch.commit().unwrap();
+    drop(writer);
+
+    let store = Store::open(store.path()).unwrap();
+    let repository = name("registry.k8s.io/pause");
+    let target = store.resolve(&repository, &tag("3.9")).unwrap().unwrap();
+    assert_eq!(target, pause);
+    let found = store.manifest(&repository, &target.digest).unwrap().unwrap();
+    assert_eq!((found.media_type.as_str(), &found.bytes), (media_type::OCI_MANIFEST, &manifest("3.9").1));
+    let found = store.blob(&repository, &blob).unwrap().unwrap();
+    let mut buffer = [0; 100];
+    assert_eq!(found.read_at(&mut buffer, 5).unwrap(), 5);
+    assert_eq!(&buffer[..5], b"layer");
+    assert_eq!(found.read_at(&mut buffer, 10).unwrap(), 0);
+    assert_eq!(store.blob_size(&repository, &blob).unwrap(), Some(10));
+    assert_eq!(store.repositories(None, 10).unwrap(), [repository]);
+    // Another repository does not have it, although the store does.
+    assert!(store.blob(&name("other"), &blob).unwrap().is_none());
+    assert!(store.has_blob(&blob).unwrap());
+    assert_eq!(store.tags(&name("other"), None, 10).unwrap(), None);
+}
+
+#[test]
+fn nothing_of_a_dropped_batch_is_seen() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    let mut batch = writer.batch();
+    let image = put_image(&mut batch, "a", "1");
+    drop(batch);
+    assert!(store.manifest(&name("a"), &image.digest).unwrap().is_none());
+    assert!(store.repositories(None, 10).unwrap().is_empty());
+    assert_eq!(fs::read_dir(store.layout().temporary()).unwrap().count(), 0);
+}
+
+#[test]
+fn wrong_bytes_are_refused() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    let digest = Digest::sha256(b"right");
+    let mut blob = writer.begin_blob(&digest, 5).unwrap();
+    blob.write(b"wrong").unwrap();
+    assert!(matches!(blob.commit(), Err(StoreError::WrongDigest { .. })));
+    let mut blob = writer.begin_blob(&digest, 5).unwrap();
+    blob.write(b"rig").unwrap();
+    assert!(matches!(blob.commit(), Err(StoreError::WrongSize { actual: 3, .. })));
+    let mut blob = writer.begin_blob(&digest, 4).unwrap();
+    assert!(matches!(blob.write(b"right"), Err(StoreError::WrongSize { .. })));
+    drop(blob);
+    assert!(!store.has_blob(&digest).unwrap());
+    let (_, bytes) = manifest("x");
+    let refused = writer.batch().put_manifest(&name("a"), &digest, media_type::OCI_MANIFEST, &bytes);
+    assert!(matches!(refused, Err(StoreError::WrongDigest { .. })));
+}
+
+#[test]
+fn damage_is_an_error_and_is_repaired_by_writing_again() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    let blob = put_blob(&writer, b"good bytes");
+    let mut batch = writer.batch();
+    let image = put_image(&mut batch, "a", "1");
+    batch.link_blob(&name("a"), &blob).unwrap();
+    batch.commit().unwrap();
+    for digest in [&blob, &image.digest] {
+        let path = store.layout().blob(digest);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[3] ^= 1;
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+    }
+    for _ in 0..2 {
+        assert!(matches!(store.blob(&name("a"), &blob), Err(ContentError::Damaged(d)) if d == blob));
+    }
+    assert!(matches!(store.manifest(&name("a"), &image.digest), Err(ContentError::Damaged(_))));
+    assert_eq!(store.damaged().len(), 2);
+    assert_eq!(store.blob_size(&name("a"), &blob).unwrap(), None, "a push may bring it again");
+
+    put_blob(&writer, b"good bytes");
+    let mut batch = writer.batch();
+    put_image(&mut batch, "a", "1");
+    batch.commit().unwrap();
+    assert!(store.blob(&name("a"), &blob).unwrap().is_some());
+    assert!(store.manifest(&name("a"), &image.digest).unwrap().is_some());
+    fs::remove_file(store.layout().blob(&blob)).unwrap();
+    assert!(matches!(store.blob(&name("a"), &blob), Err(ContentError::Damaged(_))));
+}
+
+#[test]
+fn tags_and_repositories_come_in_pages() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    let mut batch = writer.batch();
+    for text in ["v2", "V1", "v10", "v1"] {
+        put_image(&mut batch, "a/b", text);
+    }
+    put_image(&mut batch, "localhost:5000/a", "1");
+    put_image(&mut batch, "a", "1");
+    batch.commit().unwrap();
+    let page = |after, limit| {
+        let tags = store.tags(&name("a/b"), after, limit).unwrap().unwrap();
+        tags.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(page(None, 10), ["V1", "v1", "v10", "v2"]);
+    assert_eq!(page(Some("v1"), 1), ["v10"]);
+    assert_eq!(page(Some("v1a"), 9), ["v2"]);
+    assert_eq!(page(None, 0), [""; 0]);
+    let names = store.repositories(Some("a"), 10).unwrap();
+    assert_eq!(names, [name("a/b"), name("localhost:5000/a")]);
+}
+
+#[test]
+fn referrers_carry_type_and_annotations() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    let subject = manifest("subject").0;
+    let config = Descriptor::of(media_type::OCI_EMPTY, b"{}");
+    let referrers = [
+        serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": "a/sbom",
+            "config": config, "layers": [], "subject": subject, "annotations": {"by": "me"}}),
+        serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
+            "config": config, "layers": [], "subject": subject, "annotations": null}),
+        serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX,
+            "manifests": [], "subject": subject}),
+    ];
+    let mut batch = writer.batch();
+    for referrer in &referrers {
+        let bytes = Bytes::from(serde_json::to_vec(referrer).unwrap());
+        let media_type = referrer["mediaType"].as_str().unwrap();
+        batch.put_manifest(&name("a"), &Digest::sha256(&bytes), media_type, &bytes).unwrap();
+    }
+    batch.commit().unwrap();
+    let found = store.referrers(&name("a"), &subject.digest).unwrap();
+    let mut types: Vec<_> = found.iter().map(|d| d.artifact_type.as_deref()).collect();
+    types.sort_unstable();
+    assert_eq!(types, [None, Some("a/sbom"), Some(media_type::OCI_EMPTY)]);
+    let sbom = found.iter().find(|d| d.artifact_type.as_deref() == Some("a/sbom")).unwrap();
+    assert_eq!(sbom.annotations["by"], "me");
+    assert!(store.referrers(&name("b"), &subject.digest).unwrap().is_empty());
+}
+
+#[test]
+fn a_publication_that_was_interrupted_is_seen_whole_and_finished() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    let mut batch = writer.batch();
+    let first = put_image(&mut batch, "a", "1");
+    put_image(&mut batch, "a", "gone");
+    batch.commit().unwrap();
+
+    // As if the process had died right after `publish.json` got its name.
+    let mut publication = publication::Publication::default();
+    publication.set(&name("a"), &tag("gone"), None);
+    publication.set(&name("a"), &tag("2"), Some(first.clone()));
+    publication.record(1, serde_json::json!({"bundle": "plant-7"}));
+    durable::write_json(&store.layout().temporary(), &store.layout().publication(), &publication).unwrap();
+    fs::write(store.layout().temporary().join("left-over"), b"x").unwrap();
+    drop(writer);
+
+    let check = |store: &Store| {
+        assert_eq!(store.resolve(&name("a"), &tag("2")).unwrap().unwrap(), first);
+        assert_eq!(store.resolve(&name("a"), &tag("gone")).unwrap(), None);
+        assert_eq!(store.tags(&name("a"), None, 10).unwrap().unwrap(), [tag("1"), tag("2")]);
+    };
+    check(&store);
+    assert!(store.imports().unwrap().is_empty());
+    drop(store.writer("test", NOW).unwrap());
+    check(&store);
+    assert_eq!(store.imports().unwrap(), [serde_json::json!({"bundle": "plant-7"})]);
+    assert!(!store.layout().publication().exists());
+    assert_eq!(fs::read_dir(store.layout().temporary()).unwrap().count(), 0);
+}
+
+#[test]
+fn import_records_are_numbered() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    for sequence in 1..=3 {
+        let mut batch = writer.batch();
+        put_image(&mut batch, "a", "1");
+        batch.record_import(serde_json::json!({"sequence": sequence})).unwrap();
+        batch.commit().unwrap();
+    }
+    let sequences: Vec<_> =
+        store.imports().unwrap().iter().map(|i| i["sequence"].as_u64().unwrap()).collect();
+    assert_eq!(sequences, [1, 2, 3]);
+}
+
+#[test]
+fn one_writer_at_a_time_who_is_named() {
+    let (_directory, store) = store();
+    let other = Store::open(store.path()).unwrap();
+    let writer = store.writer("dray import", NOW).unwrap();
+    for taken in [&store, &other] {
+        let error = taken.writer("dray prune", Duration::from_millis(50)).unwrap_err().to_string();
+        assert!(error.contains(&format!("dray import (process {})", std::process::id())), "{error}");
+    }
+    let waiting = std::thread::spawn(move || other.writer("dray prune", Duration::from_secs(20)).is_ok());
+    drop(writer);
+    assert!(waiting.join().unwrap());
+    drop(store.writer("again", NOW).unwrap());
+}
+
+#[test]
+fn only_stores_are_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    assert!(matches!(Store::open(path), Err(StoreError::NotAStore(_))));
+    assert!(matches!(Store::open(&path.join("missing")), Err(StoreError::NotAStore(_))));
+    fs::write(path.join("photo.jpg"), b"").unwrap();
+    assert!(matches!(Store::create(path), Err(StoreError::NotEmpty(_))));
+    fs::remove_file(path.join("photo.jpg")).unwrap();
+    Store::create(path).unwrap();
+    Store::create(path).unwrap();
+    fs::write(path.join("store.json"), br#"{"version":99}"#).unwrap();
+    assert!(matches!(Store::open(path), Err(StoreError::Version { found: 99, .. })));
+    fs::write(path.join("store.json"), b"{").unwrap();
+    assert!(matches!(Store::open(path), Err(StoreError::Content(ContentError::Invalid { .. }))));
+}

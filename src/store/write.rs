@@ -1,0 +1,255 @@
+//! Changing a store: blobs one by one, then manifests and tags together.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::PoisonError;
+
+use bytes::Bytes;
+use fs_err as fs;
+use tempfile::NamedTempFile;
+
+use crate::oci::{Descriptor, Digest, Document, Hasher, RepositoryName, Tag};
+
+use super::durable::{Dirty, Staged, stage, temporary_file};
+use super::layout::Repository;
+use super::publication::Publication;
+use super::read::{self, ManifestRecord};
+use super::verify::Stamp;
+use super::{Store, StoreError, Writer};
+
+impl Writer {
+    /// The store that is being written.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Starts to write the blob `digest` of `size` bytes. Several blobs may be written at once.
+    pub fn begin_blob(&self, digest: &Digest, size: u64) -> Result<BlobWriter<'_>, StoreError> {
+        Ok(BlobWriter {
+            writer: self,
+            file: temporary_file(&self.store.layout().temporary())?,
+            hasher: Hasher::new(digest.algorithm()),
+            digest: digest.clone(),
+            expected: size,
+            written: 0,
+        })
+    }
+
+    /// Starts a set of manifests and tags that become visible together.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { writer: self, staged: Vec::new(), links: Vec::new(), publication: Publication::default() }
+    }
+
+    /// Makes every blob that was committed so far durable.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let mut dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(dirty.sync()?)
+    }
+
+    /// Finishes what an interrupted writer had begun to publish and removes its temporary files.
+    pub(super) fn recover(&self) -> Result<(), StoreError> {
+        let layout = self.store.layout();
+        if let Some(publication) = self.store.0.publication.current(layout)? {
+            publication.finish(layout)?;
+        }
+        fs::create_dir_all(layout.temporary())?;
+        for file in fs::read_dir(layout.temporary())? {
+            fs::remove_file(file?.path())?;
+        }
+        Ok(())
+    }
+
+    fn note_dirty(&self, dirty: Dirty) {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner).absorb(dirty);
+    }
+
+    fn repository(&self, name: &RepositoryName) -> Result<Repository, StoreError> {
+        self.store.layout().repository(name).ok_or_else(|| StoreError::NameTooLong(name.to_string()))
+    }
+}
+
+/// A blob on its way into the store. Dropped before [`BlobWriter::commit`] it leaves nothing behind.
+#[derive(Debug)]
+pub struct BlobWriter<'w> {
+    writer: &'w Writer,
+    file: NamedTempFile,
+    hasher: Hasher,
+    digest: Digest,
+    expected: u64,
+    written: u64,
+}
+
+impl BlobWriter<'_> {
+    /// Adds the next `bytes`.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.written += bytes.len() as u64;
+        if self.written > self.expected {
+            return Err(self.wrong_size());
+        }
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    /// Checks size and digest and gives the blob its place. It is durable after the next [`Writer::sync`] or
+    /// [`Batch::commit`].
+    pub fn commit(self) -> Result<(), StoreError> {
+        if self.written != self.expected {
+            return Err(self.wrong_size());
+        }
+        let actual = self.hasher.finish();
+        if actual != self.digest {
+            return Err(StoreError::WrongDigest { expected: self.digest, actual });
+        }
+        self.file.as_file().sync_all()?;
+        let path = self.writer.store.layout().blob(&self.digest);
+        let mut dirty = Dirty::default();
+        dirty.create_parent(&path)?;
+        let file = self.file.persist(&path).map_err(|e| e.error)?;
+        self.writer.note_dirty(dirty);
+        note_good(&self.writer.store, &self.digest, &file)
+    }
+
+    fn wrong_size(&self) -> StoreError {
+        StoreError::WrongSize { digest: self.digest.clone(), expected: self.expected, actual: self.written }
+    }
+}
+
+/// Remembers that the bytes of `file` were hashed on their way in and need not be read again.
+fn note_good(store: &Store, digest: &Digest, file: &File) -> Result<(), StoreError> {
+    store.0.verified.note(digest, Stamp::of(&file.metadata()?), true);
+    Ok(())
+}
+
+/// Manifests and tags that become visible together, or not at all. Dropped before [`Batch::commit`] it changes nothing.
+#[derive(Debug)]
+pub struct Batch<'w> {
+    writer: &'w Writer,
+    /// Written files that get their names at the commit.
+    staged: Vec<Staged>,
+    /// Which repository has which blob.
+    links: Vec<(Repository, Digest)>,
+    publication: Publication,
+}
+
+impl Batch<'_> {
+    /// Adds the manifest or index `digest` to the repository `name`. The document is kept byte by byte.
+    ///
+    /// The blobs that it names are not checked: an image of which a site needs only some platforms is complete without the
+    /// others.
+    pub fn put_manifest(
+        &mut self,
+        name: &RepositoryName,
+        digest: &Digest,
+        media_type: &str,
+        bytes: &Bytes,
+    ) -> Result<(), StoreError> {
+        let document = Document::parse(Some(media_type), bytes.clone())?;
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(bytes);
+        let actual = hasher.finish();
+        if actual != *digest {
+            return Err(StoreError::WrongDigest { expected: digest.clone(), actual });
+        }
+        let repository = self.writer.repository(name)?;
+        let subject = document.subject().map(|subject| subject.digest.clone());
+        if let Some(subject) = &subject {
+            let referrer = referrer(&document, digest);
+            self.stage(&repository.referrer(subject, digest), &to_json(&referrer)?)?;
+        }
+        let record = ManifestRecord { media_type: media_type.to_owned(), size: bytes.len() as u64, subject };
+        self.stage(&self.writer.store.layout().blob(digest), bytes)?;
+        self.stage(&repository.manifest(digest), &to_json(&record)?)
+    }
+
+    /// Makes the blob `digest`, which is in the store, a blob of the repository `name`.
+    pub fn link_blob(&mut self, name: &RepositoryName, digest: &Digest) -> Result<(), StoreError> {
+        self.links.push((self.writer.repository(name)?, digest.clone()));
+        Ok(())
+    }
+
+    /// Points `tag` of `name` at `target`, a manifest that is in the repository or in this batch.
+    pub fn set_tag(
+        &mut self,
+        name: &RepositoryName,
+        tag: &Tag,
+        target: &Descriptor,
+    ) -> Result<(), StoreError> {
+        self.writer.repository(name)?;
+        self.publication.set(name, tag, Some(target.clone()));
+        Ok(())
+    }
+
+    /// Adds the record of an import, which becomes visible with the tags.
+    pub fn record_import(&mut self, record: serde_json::Value) -> Result<(), StoreError> {
+        let mut last = 0;
+        for file in read::file_names(&self.writer.store.layout().imports())?.into_iter().flatten() {
+            last = last.max(file?.strip_suffix(".json").and_then(|n| n.parse().ok()).unwrap_or(0));
+        }
+        self.publication.record(last + 1, record);
+        Ok(())
+    }
+
+    /// Makes all blobs durable, then the manifests, and then the tags visible. When this returns, a power failure changes
+    /// nothing any more.
+    pub fn commit(self) -> Result<(), StoreError> {
+        for staged in &self.staged {
+            staged.sync()?;
+        }
+        let mut dirty = Dirty::default();
+        for staged in self.staged {
+            staged.place(&mut dirty)?;
+        }
+        for (repository, digest) in &self.links {
+            let path = repository.blob(digest);
+            if !path.try_exists()? {
+                dirty.create_parent(&path)?;
+                fs::File::create(&path)?;
+            }
+        }
+        self.writer.note_dirty(dirty);
+        self.writer.sync()?;
+        self.publication.publish(self.writer.store.layout())
+    }
+
+    /// Writes a file that is to become `destination`, unless just that is there already.
+    fn stage(&mut self, destination: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        if read::bounded(destination, bytes.len() as u64).is_ok_and(|there| there.as_deref() == Some(bytes)) {
+            return Ok(());
+        }
+        self.staged.push(stage(&self.writer.store.layout().temporary(), destination, bytes)?);
+        Ok(())
+    }
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    Ok(serde_json::to_vec(value).map_err(std::io::Error::from)?)
+}
+
+/// How a manifest appears among the referrers of its subject.
+///
+/// Source: OCI distribution specification 1.1, "Listing Referrers": the artifact type is the manifest's own, or else the
+/// media type of its configuration, and the annotations are copied.
+fn referrer(document: &Document, digest: &Digest) -> Descriptor {
+    // Whoever writes annotations that are no strings gets an entry without them.
+    let fields: ArtifactFields = serde_json::from_slice(document.raw()).unwrap_or_default();
+    let mut descriptor = Descriptor::new(document.media_type(), digest.clone(), document.raw().len() as u64);
+    descriptor.artifact_type = match document {
+        Document::Image(image) => {
+            let stated = image.artifact_type.clone().filter(|stated| !stated.is_empty());
+            Some(stated.unwrap_or_else(|| image.config.media_type.clone()))
+        }
+        Document::Index(_) => fields.artifact_type,
+    };
+    descriptor.annotations = fields.annotations.unwrap_or_default();
+    descriptor
+}
+
+/// The fields of a manifest that only its referrers entry needs.
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ArtifactFields {
+    artifact_type: Option<String>,
+    annotations: Option<std::collections::BTreeMap<String, String>>,
+}
