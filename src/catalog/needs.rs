@@ -1,0 +1,158 @@
+//! What nodes need from a release: the images, and the problems that come with them.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::checks;
+use super::component::{Os, PullPolicy};
+use super::manifest::{Release, ReleaseComponent};
+use super::problem::{Problem, Severity};
+use super::windows::WindowsTable;
+use crate::oci::{NodeKind, Reference};
+
+/// The condition that holds when there are Windows nodes.
+pub(super) const WINDOWS: &str = "windows";
+
+/// What nodes need from a release.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    /// The images, each once, in the order in which the distribution lists them.
+    pub images: Vec<Need>,
+    /// What an operator has to know, the worst first.
+    pub problems: Vec<Problem>,
+}
+
+/// An image that nodes need.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Need {
+    /// The image.
+    #[serde(rename = "ref")]
+    pub reference: Reference,
+    /// The component that runs it; the first, where several do.
+    pub component: String,
+    /// The node kinds that need it, in the order asked for.
+    pub nodes: Vec<NodeKind>,
+    /// The features that bring it; empty: it always runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<String>,
+    /// Where the cluster configuration sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// Whether `spec.images.repository` rewrites the reference.
+    pub repository_override: bool,
+    /// Who decides whether it is pulled.
+    pub pull: PullPolicy,
+    /// Container runtimes that ask for it, `containerd@1.7`; empty: whatever the runtime is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<String>,
+    /// What a reader should know.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// The features that are on: the defaults, those asked for, and what Windows nodes imply.
+fn active(
+    release: &Release,
+    with: &[String],
+    kinds: &[NodeKind],
+    problems: &mut Vec<Problem>,
+) -> BTreeSet<String> {
+    let mut active: BTreeSet<String> = release.defaults.iter().chain(with).cloned().collect();
+    let windows: Vec<NodeKind> = kinds.iter().filter(|kind| kind.is_windows()).cloned().collect();
+    if windows.is_empty() {
+        return active;
+    }
+    active.insert(WINDOWS.to_owned());
+    let networks = &release.windows_networks;
+    if let Some(first) = networks.first()
+        && !networks.iter().any(|network| with.contains(network))
+    {
+        active.insert(first.clone());
+        problems.push(checks::network_assumed(release, networks, windows));
+    }
+    active
+}
+
+/// What `kinds` need from a release with the features `with`; `known` are the problems that the release names.
+pub(super) fn needs(
+    release: &Release,
+    with: &[String],
+    kinds: &[NodeKind],
+    table: &WindowsTable,
+    known: Vec<Problem>,
+) -> Needs {
+    let mut problems = known;
+    let active = active(release, with, kinds, &mut problems);
+    let mut images: Vec<Need> = Vec::new();
+    let on = |c: &&ReleaseComponent| {
+        c.component.when.is_empty() || c.component.when.iter().any(|f| active.contains(f))
+    };
+    let exists: Vec<NodeKind> =
+        kinds.iter().filter(|kind| checks::architecture(release, kind, &mut problems)).cloned().collect();
+    for item in release.components.iter().filter(on) {
+        let mut nodes = Vec::new();
+        for kind in exists.iter().filter(|kind| runs_on(item, kind)) {
+            if has_architecture(item, kind) {
+                checks::entry(item, kind, table, &mut problems);
+                nodes.push(kind.clone());
+            } else {
+                problems.push(checks::no_image_for_architecture(item, kind));
+            }
+        }
+        if !nodes.is_empty() {
+            add(&mut images, item, nodes, kinds);
+        }
+    }
+    checks::nodes(release, &exists, &images, table, &mut problems);
+    problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    Needs { images, problems }
+}
+
+fn runs_on(item: &ReleaseComponent, kind: &NodeKind) -> bool {
+    item.component.os.contains(if kind.is_windows() { &Os::Windows } else { &Os::Linux })
+}
+
+fn has_architecture(item: &ReleaseComponent, kind: &NodeKind) -> bool {
+    let arch = &item.component.arch;
+    kind.is_windows() || arch.is_empty() || arch.iter().any(|arch| arch == kind.architecture())
+}
+
+/// Adds an image, or the nodes of one that is there already.
+fn add(images: &mut Vec<Need>, item: &ReleaseComponent, nodes: Vec<NodeKind>, order: &[NodeKind]) {
+    let component = &item.component;
+    if let Some(need) = images.iter_mut().find(|need| need.reference == item.reference) {
+        need.nodes.extend(nodes);
+        let all = std::mem::take(&mut need.nodes);
+        need.nodes = order.iter().filter(|kind| all.contains(kind)).cloned().collect();
+        // An image that any runtime asks for is not bound to one, and one that always runs has no condition.
+        if component.runtimes.is_empty() || need.runtimes.is_empty() {
+            need.runtimes.clear();
+        } else {
+            need.runtimes.extend(component.runtimes.iter().cloned());
+        }
+        if component.when.is_empty() {
+            need.when.clear();
+        }
+        return;
+    }
+    images.push(Need {
+        reference: item.reference.clone(),
+        component: component.name.clone(),
+        nodes,
+        when: component.when.clone(),
+        config: component.config.clone(),
+        repository_override: component.is_rewritten(),
+        pull: component.pull,
+        runtimes: component.runtimes.clone(),
+        note: component.note.clone(),
+    });
+}
+
+impl Needs {
+    /// Whether something will not work.
+    pub fn is_blocked(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Blocker)
+    }
+}

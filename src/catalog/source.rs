@@ -1,0 +1,130 @@
+//! Where the catalog's files come from: those compiled in, and directories given on the command line.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use serde::de::DeserializeOwned;
+
+use super::CatalogError;
+
+/// No catalog file is larger; the largest of ours has a few dozen kilobytes.
+const MAX_FILE: u64 = 4 << 20;
+/// No catalog directory has more entries.
+const MAX_ENTRIES: usize = 4096;
+
+/// Compiles files of `manifests/` in.
+macro_rules! files {
+    ($($name:literal),+ $(,)?) => {
+        &[$(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/", $name, ".yaml")))),+]
+    };
+}
+
+/// The files compiled in, by name, sorted.
+pub(super) const BUILTIN: &[(&str, &str)] = files![
+    "k0s/1.27", "k0s/1.28", "k0s/1.29", "k0s/1.30", "k0s/1.31", "k0s/1.32", "k0s/1.33", "k0s/1.34",
+    "k0s/1.35", "k0s/1.36", "problems", "windows",
+];
+
+/// Names that are no distributions.
+const TABLES: [&str; 3] = ["addons-windows", "problems", "windows"];
+
+/// The text of a catalog file.
+pub(super) struct Text {
+    /// What messages call it.
+    pub(super) label: String,
+    text: Cow<'static, str>,
+}
+
+impl Text {
+    /// Reads the text as YAML, strictly.
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, CatalogError> {
+        serde_saphyr::from_str(&self.text)
+            .map_err(|error| CatalogError::Parse { file: self.label.clone(), message: error.to_string() })
+    }
+}
+
+/// All files, those of later directories before those of earlier ones and before those compiled in.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    /// Directory and the names of its files, most important first.
+    directories: Vec<(PathBuf, BTreeSet<String>)>,
+}
+
+impl Sources {
+    /// The files compiled in, with directories that add to them or override them.
+    pub(super) fn with_directories(directories: &[PathBuf]) -> Result<Self, CatalogError> {
+        let scanned = directories.iter().rev().map(|path| Ok((path.clone(), scan(path)?)));
+        Ok(Self { directories: scanned.collect::<Result<_, CatalogError>>()? })
+    }
+
+    /// The texts of a file by name (`k0s/1.36`), the most important first.
+    pub(super) fn texts(&self, name: &str) -> Result<Vec<Text>, CatalogError> {
+        let mut texts = Vec::new();
+        for (directory, names) in &self.directories {
+            if names.contains(name) {
+                let path = directory.join(format!("{name}.yaml"));
+                texts.push(Text { label: path.display().to_string(), text: Cow::Owned(read(&path)?) });
+            }
+        }
+        if let Ok(found) = BUILTIN.binary_search_by_key(&name, |(name, _)| name) {
+            texts.push(Text {
+                label: format!("manifests/{name}.yaml"),
+                text: Cow::Borrowed(BUILTIN[found].1),
+            });
+        }
+        Ok(texts)
+    }
+
+    /// The names of all files of releases: `k0s/1.36`, `openkruise`.
+    pub(super) fn names(&self) -> BTreeSet<&str> {
+        let own = BUILTIN.iter().map(|(name, _)| *name);
+        let added = self.directories.iter().flat_map(|(_, names)| names).map(String::as_str);
+        own.chain(added).filter(|name| !TABLES.contains(name)).collect()
+    }
+}
+
+/// The names of the catalog files in a directory, and in directories in it.
+fn scan(directory: &Path) -> Result<BTreeSet<String>, CatalogError> {
+    let mut names = BTreeSet::new();
+    for (path, stem) in entries(directory)? {
+        if path.is_dir() {
+            names.extend(entries(&path)?.into_iter().filter_map(|(path, inner)| {
+                is_yaml(&path).then(|| format!("{stem}/{}", inner.trim_end_matches(".yaml")))
+            }));
+        } else if is_yaml(&path) {
+            names.insert(stem.trim_end_matches(".yaml").to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Paths and names of the entries of a directory.
+fn entries(directory: &Path) -> Result<Vec<(PathBuf, String)>, CatalogError> {
+    let read_error = |source| CatalogError::Read { path: directory.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).map_err(read_error)?.take(MAX_ENTRIES) {
+        let entry = entry.map_err(read_error)?;
+        if let Ok(name) = entry.file_name().into_string() {
+            found.push((entry.path(), name));
+        }
+    }
+    Ok(found)
+}
+
+fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "yaml") && path.is_file()
+}
+
+fn read(path: &Path) -> Result<String, CatalogError> {
+    let read_error = |source| CatalogError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(read_error)?;
+    let length = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(read_error)?;
+    if length as u64 > MAX_FILE {
+        return Err(CatalogError::TooLarge { path: path.to_owned(), limit: MAX_FILE });
+    }
+    Ok(text)
+}

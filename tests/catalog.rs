@@ -1,0 +1,250 @@
+//! The catalog: every release answers as its distribution does, and every file is consistent.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use dray::catalog::{Catalog, CatalogError, Needs, PullPolicy, ReleaseId, Severity, StripDefaults};
+use dray::oci::NodeKind;
+use serde::Deserialize;
+
+const LINUX: &str = "linux/amd64";
+const WINDOWS_2019: &str = "windows/ltsc2019";
+const WINDOWS_2022: &str = "windows/ltsc2022";
+const WINDOWS_2025: &str = "windows/ltsc2025";
+
+fn catalog() -> Catalog {
+    Catalog::builtin().unwrap()
+}
+
+fn needs(release: &str, with: &[&str], kinds: &[&str]) -> Needs {
+    let catalog = catalog();
+    let kinds: Vec<NodeKind> = kinds.iter().map(|kind| catalog.node_kind(kind).unwrap()).collect();
+    let with: Vec<String> = with.iter().map(ToString::to_string).collect();
+    catalog
+        .needs(&release.parse().unwrap(), &with, &kinds)
+        .unwrap_or_else(|error| panic!("{release}: {error}"))
+}
+
+fn references(needs: &Needs) -> Vec<String> {
+    needs.images.iter().map(|need| need.reference.to_string()).collect()
+}
+
+fn ids(needs: &Needs) -> Vec<&str> {
+    needs.problems.iter().map(|problem| problem.id.as_str()).collect()
+}
+
+/// What `k0s airgap list-images` prints and what Windows nodes need, read from k0s's sources by other means.
+#[derive(Deserialize)]
+struct K0sLists {
+    references: Vec<String>,
+    problems: Vec<BTreeSet<String>>,
+    releases: Vec<K0sRelease>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct K0sRelease {
+    version: String,
+    default: Vec<usize>,
+    all: Vec<usize>,
+    arm: Vec<usize>,
+    windows: Vec<usize>,
+    containerd_config: u8,
+    strip: StripDefaults,
+    problems: usize,
+    assets: usize,
+}
+
+#[test]
+fn every_k0s_release_lists_what_k0s_lists() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/catalog/k0s-lists.json");
+    let lists: K0sLists = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(lists.releases.len(), 128);
+    let catalog = catalog();
+    for expected in &lists.releases {
+        let id = format!("k0s@{}", expected.version);
+        let texts =
+            |indices: &[usize]| indices.iter().map(|i| lists.references[*i].clone()).collect::<Vec<String>>();
+        let listed = references(&needs(&id, &[], &[LINUX]));
+        assert_eq!(listed, texts(&expected.default), "{id}: default, in k0s's order");
+
+        let release = catalog.release(&id.parse().unwrap()).unwrap();
+        let features: Vec<&str> =
+            release.features().into_iter().filter(|feature| *feature != "windows").collect();
+        // Releases before the fix of k0s issue 5456 leave the push gateway out of their own list.
+        let listable: Vec<&str> = if release.problems.iter().any(|id| id == "pushgateway-not-listed") {
+            features.iter().copied().filter(|feature| *feature != "metrics-scraper").collect()
+        } else {
+            features.clone()
+        };
+        let all = references(&needs(&id, &listable, &[LINUX]));
+        assert_eq!(all, texts(&expected.all), "{id}: --all, in k0s's order");
+        let arm = references(&needs(&id, &listable, &["linux/arm/v7"]));
+        assert_eq!(arm, texts(&expected.arm), "{id}: --all on arm");
+
+        let windows: BTreeSet<String> =
+            references(&needs(&id, &["calico"], &[WINDOWS_2022])).into_iter().collect();
+        assert_eq!(windows, texts(&expected.windows).into_iter().collect(), "{id}: Windows");
+
+        assert_eq!(release.facts.containerd_config, Some(expected.containerd_config), "{id}");
+        assert_eq!(release.facts.strip_defaults, Some(expected.strip), "{id}");
+        assert!(release.facts.containerd.is_some(), "{id}");
+        let problems: BTreeSet<String> = release.problems.iter().cloned().collect();
+        assert_eq!(problems, lists.problems[expected.problems], "{id}");
+        assert_eq!(release.assets.len(), expected.assets, "{id}");
+        assert!(release.assets.contains(&format!("k0s-{}-amd64.exe", expected.version)), "{id}");
+    }
+    assert_eq!(catalog.releases(Some("k0s")).unwrap().len(), lists.releases.len());
+}
+
+#[test]
+fn windows_images_that_k0s_does_not_list() {
+    let konnectivity = needs("k0s@v1.36.3+k0s.2", &[], &[WINDOWS_2022]);
+    let need = konnectivity.images.iter().find(|need| need.component == "konnectivity-agent").unwrap();
+    assert_eq!(need.reference.to_string(), "quay.io/k0sproject/apiserver-network-proxy-agent:v0.36.0-k0s.0");
+    assert!(ids(&konnectivity).contains(&"win-konnectivity-not-listed"));
+    assert!(ids(&konnectivity).contains(&"windows-network"), "Calico is implied");
+    assert!(references(&konnectivity).contains(&"docker.io/calico/node-windows:v3.32.1".to_owned()));
+
+    let before = references(&needs("k0s@v1.35.3+k0s.0", &[], &[WINDOWS_2022]));
+    assert!(
+        before.iter().all(|reference| !reference.contains("apiserver-network-proxy-agent")),
+        "{before:?}"
+    );
+
+    let fixed = needs("k0s@v1.30.4+k0s.0", &[], &[WINDOWS_2022]);
+    let powershell = fixed.images.iter().find(|n| n.component == "calico-windows-init-powershell").unwrap();
+    assert_eq!(powershell.reference.to_string(), "mcr.microsoft.com/powershell:latest");
+    assert_eq!(powershell.pull, PullPolicy::Always);
+    assert!(ids(&fixed).contains(&"win-images-hardcoded"));
+}
+
+#[test]
+fn the_linux_only_pause_of_k0s_1_33_is_replaced() {
+    let mixed = needs("k0s@v1.33.4+k0s.0", &[], &[LINUX, WINDOWS_2022]);
+    let nodes_of = |reference: &str| {
+        let need = mixed.images.iter().find(|need| need.reference.to_string() == reference).unwrap();
+        need.nodes.iter().map(NodeKind::os).collect::<Vec<_>>()
+    };
+    assert_eq!(nodes_of("registry.k8s.io/pause:3.10.1"), ["linux", "windows"], "the override holds for both");
+    assert_eq!(nodes_of("quay.io/k0sproject/pause:3.10.1"), ["linux"]);
+    let problem = mixed.problems.iter().find(|problem| problem.id == "win-pause-linux-only").unwrap();
+    assert!(problem.fix.as_ref().unwrap().contains("spec.images.pause"));
+    let linux = references(&needs("k0s@v1.33.4+k0s.0", &[], &[LINUX]));
+    assert!(!linux.contains(&"registry.k8s.io/pause:3.10.1".to_owned()));
+}
+
+#[test]
+fn windows_nodes_only_add_to_the_list() {
+    let catalog = catalog();
+    for release in catalog.releases(None).unwrap() {
+        let id = release.id.to_string();
+        let linux: BTreeSet<String> = references(&needs(&id, &[], &[LINUX])).into_iter().collect();
+        let mixed: BTreeSet<String> =
+            references(&needs(&id, &[], &[LINUX, WINDOWS_2022])).into_iter().collect();
+        assert!(mixed.is_superset(&linux), "{id}");
+    }
+}
+
+#[test]
+fn windows_builds_that_will_not_do() {
+    let old = needs("k0s@v1.36.3+k0s.2", &[], &[LINUX, WINDOWS_2019]);
+    let unsupported = old.problems.iter().find(|problem| problem.id == "windows-unsupported").unwrap();
+    assert_eq!(unsupported.severity, Severity::Warning, "{unsupported:?}");
+    assert!(!old.is_blocked());
+
+    let semi_annual = needs("k0s@v1.30.4+k0s.0", &[], &[LINUX, "windows/20h2"]);
+    assert!(semi_annual.is_blocked(), "{:?}", semi_annual.problems);
+    assert!(ids(&semi_annual).contains(&"windows-entry-missing"), "pause 3.9 has no 20H2 entry");
+
+    let hyper_v = needs("k0s@v1.36.3+k0s.2", &[], &[LINUX, WINDOWS_2025]);
+    let trap = hyper_v.problems.iter().find(|problem| problem.id == "pause-hyper-v").unwrap();
+    assert_eq!(trap.severity, Severity::Warning);
+
+    let alone = needs("k0s@v1.36.3+k0s.2", &[], &[WINDOWS_2022]);
+    assert!(ids(&alone).contains(&"control-plane-needs-linux"));
+    assert!(!ids(&old).contains(&"control-plane-needs-linux"));
+
+    let first = needs("k0s@v1.27.4+k0s.0", &[], &[LINUX, WINDOWS_2022]);
+    assert!(first.is_blocked(), "Windows workers of 1.27 download from GitHub");
+    let arm = needs("k0s@v1.36.3+k0s.2", &[], &["windows(10.0.20348)/arm64"]);
+    assert!(ids(&arm).contains(&"architecture-unsupported"));
+}
+
+#[test]
+fn unknown_releases_and_features_name_what_is_there() {
+    let catalog = catalog();
+    let error = |text: &str, with: &[String]| {
+        let id: ReleaseId = text.parse().unwrap();
+        catalog.needs(&id, with, &[LINUX.parse().unwrap()]).unwrap_err().to_string()
+    };
+    let between = error("k0s@v1.36.2+k0s.7", &[]);
+    assert!(between.contains("v1.36.2+k0s.0 and v1.36.3+k0s.0"), "{between}");
+    assert!(between.contains("--from-list FILE"), "{between}");
+    let newer = error("k0s@v9.1.0+k0s.0", &[]);
+    assert!(newer.contains("its newest is v1."), "{newer}");
+    let older = error("k0s@v1.2.0+k0s.0", &[]);
+    assert!(older.contains("its oldest is v1.27.1+k0s.0"), "{older}");
+    let gap = error("k0s@v1.28.99+k0s.0", &[]);
+    assert!(gap.contains("v1.28.15+k0s.0 and v1.29.1+k0s.0"), "{gap}");
+    let distro = error("rancher@v1.36.3", &[]);
+    assert!(distro.contains("k0s"), "{distro}");
+    let feature = error("k0s@v1.36.3+k0s.2", &["cilium".to_owned()]);
+    assert!(feature.contains("calico, kuberouter, metrics-scraper, nllb:envoy, nllb:traefik"), "{feature}");
+}
+
+#[test]
+fn aliases_of_node_kinds() {
+    let catalog = catalog();
+    for (alias, expected) in [
+        ("windows/ltsc2022", "windows(10.0.20348)/amd64"),
+        ("windows/LTSC2022", "windows(10.0.20348)/amd64"),
+        ("windows/2022", "windows(10.0.20348)/amd64"),
+        ("windows/1809", "windows(10.0.17763)/amd64"),
+        ("windows/ltsc2019", "windows(10.0.17763)/amd64"),
+        ("windows/20H2", "windows(10.0.19042)/amd64"),
+        ("windows/2025", "windows(10.0.26100)/amd64"),
+        ("windows/amd64/ltsc2025", "windows(10.0.26100)/amd64"),
+        ("windows/amd64:10.0.20348", "windows(10.0.20348)/amd64"),
+        ("linux/arm64", "linux/arm64"),
+    ] {
+        assert_eq!(catalog.node_kind(alias).unwrap().to_string(), expected, "{alias}");
+    }
+    let error = catalog.node_kind("windows/ltsc2021").unwrap_err().to_string();
+    assert!(error.contains("ltsc2022"), "{error}");
+    assert!(catalog.node_kind("windows/amd64").unwrap_err().to_string().contains("which Windows"));
+    let mut seen = BTreeMap::new();
+    for release in &catalog.windows().builds {
+        for alias in &release.aliases {
+            assert_eq!(*alias, alias.to_lowercase());
+            assert_eq!(seen.insert(alias, release.build), None, "{alias} stands for two builds");
+        }
+    }
+}
+
+#[test]
+fn a_directory_adds_and_overrides() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("k0s")).unwrap();
+    std::fs::write(
+        directory.path().join("k0s/1.36.yaml"),
+        "distribution: k0s\nkubernetes: \"1.36\"\ncomponents:\n  - name: pause\n    image: quay.io/k0sproject/pause\n\
+         releases:\n  - version: v1.36.9+k0s.0\n    tags:\n      pause: 3.20\n",
+    )
+    .unwrap();
+    let catalog = Catalog::with_overrides(&[directory.path().to_owned()]).unwrap();
+    let kinds = [LINUX.parse().unwrap()];
+    let added = catalog.needs(&"k0s@v1.36.9+k0s.0".parse().unwrap(), &[], &kinds).unwrap();
+    assert_eq!(references(&added), ["quay.io/k0sproject/pause:3.20"], "an unquoted tag is a text");
+    let kept = catalog.needs(&"k0s@v1.36.3+k0s.2".parse().unwrap(), &[], &kinds).unwrap();
+    assert_eq!(kept.images.len(), 7);
+    assert_eq!(catalog.releases(Some("k0s")).unwrap().last().unwrap().id.version, "v1.36.9+k0s.0");
+
+    std::fs::write(directory.path().join("k0s/1.36.yaml"), "distribution: k0s\nimages: []\n").unwrap();
+    let error = catalog.needs(&"k0s@v1.36.3+k0s.2".parse().unwrap(), &[], &kinds).unwrap_err();
+    assert!(matches!(error, CatalogError::Parse { .. }), "{error}");
+    assert!(error.to_string().contains("k0s/1.36.yaml"), "{error}");
+    let missing = Catalog::with_overrides(&[PathBuf::from("/nonexistent")]).unwrap_err();
+    assert!(missing.to_string().contains("/nonexistent"), "{missing}");
+}
