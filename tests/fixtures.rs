@@ -5,7 +5,7 @@ mod support;
 use serde_json::Value;
 use support::{
     containerd::Containerd,
-    upstream::{self, HUB, PACKAGE, PAUSE_DOCKER, PAUSE_OCI, SINGLE, SPARSE, WINDOWS, ZSTD},
+    upstream::{self, BIG, BIG_LAYER, HUB, PACKAGE, PAUSE_DOCKER, PAUSE_OCI, SINGLE, SPARSE, WINDOWS, ZSTD},
 };
 
 fn json(text: &str) -> Value {
@@ -67,4 +67,13 @@ fn containerd_pulls_from_the_upstream_and_runs_a_container() {
         .mirror_by_path("registry.k8s.io", &format!("http://{}/v2/registry.k8s.io", upstream.address()));
     containerd.pull("linux/amd64", PAUSE_DOCKER);
     assert_eq!(containerd.run(PAUSE_DOCKER, &["/bin/busybox", "echo", "hello"]), "hello\n");
+}
+
+#[test]
+fn the_big_layer_does_not_compress_and_is_not_compressed() {
+    let upstream = upstream::big();
+    let manifest = json(&upstream.raw(BIG));
+    let layer = &manifest["layers"][0];
+    assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar");
+    assert!(layer["size"].as_u64().unwrap() > BIG_LAYER);
 }

@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -24,6 +24,7 @@ struct Line {
     since: Instant,
     spent: AtomicU64,
     closed: AtomicBool,
+    open: Mutex<Vec<TcpStream>>,
 }
 
 impl Proxy {
@@ -37,6 +38,7 @@ impl Proxy {
             since: Instant::now(),
             spent: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            open: Mutex::default(),
         });
         let shared = Arc::clone(&line);
         let upstream = upstream.to_owned();
@@ -68,6 +70,13 @@ impl Proxy {
         self.line.rate.store(rate, Ordering::Relaxed);
     }
 
+    /// Breaks every connection that is open; new ones are accepted.
+    pub(crate) fn cut(&self) {
+        for stream in self.line.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Waits until `bytes` came through.
     #[track_caller]
     pub(crate) fn wait_for(&self, bytes: u64) {
@@ -84,6 +93,7 @@ impl Drop for Proxy {
         self.line.closed.store(true, Ordering::Relaxed);
         // Wakes the thread that accepts, so that it sees the flag and lets the port go.
         let _ = TcpStream::connect(&self.address);
+        self.cut();
     }
 }
 
@@ -105,6 +115,7 @@ impl Line {
 
 fn relay(client: TcpStream, server: TcpStream, line: &Arc<Line>) {
     let (Ok(client_again), Ok(server_again)) = (client.try_clone(), server.try_clone()) else { return };
+    line.open.lock().unwrap().extend(client.try_clone());
     thread::spawn(move || copy(client_again, server_again, |_| ()));
     let line = Arc::clone(line);
     thread::spawn(move || copy(server, client, |bytes| line.pace(bytes)));

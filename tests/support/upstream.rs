@@ -37,7 +37,7 @@ pub(crate) const BIG: &str = "ghcr.io/acme/big:1.0";
 pub(crate) const BIG_LAYER: u64 = 1_000_000_000;
 
 /// Changes whenever what is made below changes, so that an older filling is not used.
-const VERSION: &str = "3";
+const VERSION: &str = "4";
 
 /// Serves the images named above, except [`BIG`].
 #[track_caller]
@@ -111,7 +111,7 @@ fn fill(registry: &Registry) {
         &registry.docker(HUB),
     );
 
-    let package = package_root(files.path(), "containerd");
+    let package = package_root(files.path(), "/usr/bin/containerd");
     let image = workshop.image("package", amd64, Format::Docker, &[&busybox, &package]);
     workshop.push(&image, Format::Docker, &registry.docker(PACKAGE));
 

@@ -145,8 +145,10 @@ pub(crate) fn windows_root(dir: &Path, os_version: &str) -> PathBuf {
     root
 }
 
-/// The files of an installed Debian package.
-pub(crate) fn package_root(dir: &Path, package: &str) -> PathBuf {
+/// The files of the Debian package that `program` belongs to.
+pub(crate) fn package_root(dir: &Path, program: &str) -> PathBuf {
+    let owner = Command::new("dpkg").args(["-S", program]).succeed();
+    let (package, _) = owner.split_once(": ").unwrap();
     let root = dir.join(package);
     for line in Command::new("dpkg").args(["-L", package]).succeed().lines() {
         let source = Path::new(line);
