@@ -5,7 +5,10 @@
 //! *store*, and served as a registry. The modules follow that way: [`oci`] is the vocabulary, [`catalog`] knows
 //! what each release needs, [`trust`] says whose bundles a site accepts.
 
+pub mod bundle;
 pub mod catalog;
+mod file;
 pub mod oci;
+pub mod resolve;
 pub mod store;
 pub mod trust;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::file;
 use crate::oci::{Descriptor, Digest, RepositoryName, Tag};
 
 /// Images that can be looked up by name and read by digest.
@@ -78,21 +79,11 @@ impl Blob {
         if wanted == 0 {
             return Ok(0);
         }
-        match read_at(&self.file, &mut buffer[..wanted], self.offset + position)? {
+        match file::read_at(&self.file, &mut buffer[..wanted], self.offset + position)? {
             0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than the blob in it")),
             read => Ok(read),
         }
     }
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, buffer, position)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, buffer, position)
 }
 
 /// Why content cannot be read, although it may be there.

@@ -1,0 +1,90 @@
+//! What a build that has not finished has already fetched.
+//!
+//! The journal stands beside the unfinished bundle and says how far each blob has come. It is a claim, not a proof:
+//! whoever continues hashes the bytes again, so a journal that is ahead of the disk after a loss of power costs a
+//! repeated download and nothing else.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Mutex;
+
+/// The longest journal that is read; longer ones are started anew.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The journal of one unfinished bundle.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: Mutex<File>,
+}
+
+/// How much of each blob is there, by its position in the lock.
+pub(super) type Progress = BTreeMap<usize, u64>;
+
+impl Journal {
+    /// Opens the journal at `path` for a bundle that `identity` describes. What an earlier run of the same bundle left
+    /// is returned; the journal of another bundle is discarded, and that is `None`.
+    pub(super) fn open(path: &Path, identity: &str) -> io::Result<(Self, Option<Progress>)> {
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let mut text = String::new();
+        // Bytes that are not text come from no journal of ours.
+        let readable = (&mut file).take(MAX_BYTES).read_to_string(&mut text).is_ok();
+        let progress = if readable { parse(&text, identity) } else { None };
+        if progress.is_none() {
+            file.set_len(0)?;
+            writeln!(file, "{identity}")?;
+        }
+        Ok((Self { file: Mutex::new(file) }, progress))
+    }
+
+    /// Notes that the first `bytes` bytes of blob `nth` are in the bundle.
+    pub(super) fn note(&self, nth: usize, bytes: u64) -> io::Result<()> {
+        let line = format!("{nth} {bytes}\n");
+        let mut file = self.file.lock().expect("nobody panics while writing a line");
+        file.write_all(line.as_bytes())
+    }
+}
+
+/// Reads a journal; a last line that was cut off by a crash is left out.
+fn parse(text: &str, identity: &str) -> Option<Progress> {
+    let (head, lines) = text.split_once('\n')?;
+    if head != identity {
+        return None;
+    }
+    let mut progress = Progress::new();
+    for line in lines.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        let (nth, bytes) = line.split_once(' ')?;
+        progress.insert(nth.parse().ok()?, bytes.parse().ok()?);
+    }
+    Some(progress)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembers_across_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.journal");
+        let (journal, before) = Journal::open(&path, "bundle a").unwrap();
+        assert_eq!(before, None);
+        journal.note(3, 10).unwrap();
+        journal.note(1, 5).unwrap();
+        journal.note(3, 20).unwrap();
+        let (_, progress) = Journal::open(&path, "bundle a").unwrap();
+        assert_eq!(progress, Some(Progress::from([(1, 5), (3, 20)])));
+        let (_, other) = Journal::open(&path, "bundle b").unwrap();
+        assert_eq!(other, None);
+        let (_, again) = Journal::open(&path, "bundle b").unwrap();
+        assert_eq!(again, Some(Progress::new()));
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_does_not_count() {
+        assert_eq!(parse("id\n1 5\n2 77", "id"), Some(Progress::from([(1, 5)])));
+        assert_eq!(parse("id\n1 5\nnonsense\n", "id"), None);
+        assert_eq!(parse("id", "id"), None);
+    }
+}

@@ -1,0 +1,17 @@
+//! The bundle: one file that travels, an OCI image layout in an uncompressed tar.
+//!
+//! skopeo, podman, `ctr`, oras and k0s read it as it is. It is laid out before anything is fetched, can be continued
+//! after any interruption, has the same bytes whenever it is made from the same lock, and is served in place.
+
+mod journal;
+mod plan;
+mod read;
+mod tar;
+mod write;
+
+pub use plan::{BUNDLE_TYPE, Entry, FILE_TYPE, LOCK_TYPE, Plan, PlanError, Tail};
+pub use read::{Bundle, BundleError, Damage, Place};
+pub use write::{BlobSource, BuildError, BuildOptions, Built, SourceError, build, sign};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,370 @@
+//! The lock: a definition resolved to digests. Everything that a bundle holds is stated here, with its size, before
+//! the first layer is fetched.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::oci::{Digest, NodeKind, Platform, Reference, RepositoryName};
+
+/// The version of the lock's form that this program writes and reads.
+pub const LOCK_VERSION: u32 = 1;
+/// The largest lock that is read, in bytes. A lock of thirty releases for five node kinds has about two million.
+pub const MAX_LOCK_BYTES: usize = 64 * 1024 * 1024;
+
+/// Why bytes are not a lock that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Not JSON of the expected shape.
+    #[error("the lock is not valid: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Larger than any lock.
+    #[error("the lock is larger than {MAX_LOCK_BYTES} bytes")]
+    TooLarge,
+    /// Written by a later version of this program.
+    #[error("the lock has version {0}, this dray reads version {LOCK_VERSION}; use a newer dray")]
+    Version(u32),
+    /// Fields that contradict each other.
+    #[error("the lock contradicts itself: {0}")]
+    Inconsistent(String),
+}
+
+/// A definition resolved: each reference with its root digest, what is kept of it for whom, and every blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lock {
+    /// The version of this form.
+    pub schema_version: u32,
+    /// The name of the bundle.
+    pub name: BundleName,
+    /// Counts the bundles of this name; a site refuses an older one than it has.
+    pub sequence: u64,
+    /// The node kinds that the lock is complete for.
+    pub nodes: Vec<NodeKind>,
+    /// The container runtimes in scope, as the definition states them; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<String>,
+    /// The releases that the images belong to.
+    #[serde(default)]
+    pub releases: Vec<LockedRelease>,
+    /// The images, sorted by reference.
+    pub images: Vec<LockedImage>,
+    /// Every manifest, configuration and layer, sorted by digest.
+    pub blobs: Vec<LockedBlob>,
+    /// Plain files that travel along.
+    #[serde(default)]
+    pub files: Vec<LockedFile>,
+    /// What the proof of completeness found, a row for each release and node kind.
+    #[serde(default)]
+    pub proof: Vec<ProofRow>,
+    /// References whose absence was allowed by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_missing: Vec<Reference>,
+}
+
+/// A release that the lock was resolved for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedRelease {
+    /// `k0s@v1.36.3+k0s.2`
+    pub release: String,
+    /// Features beyond the default configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<String>,
+}
+
+/// An image reference and what is kept of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LockedImage {
+    /// The reference, as nodes ask for it.
+    #[serde(rename = "ref")]
+    pub reference: Reference,
+    /// What the reference resolved to upstream; carried verbatim.
+    pub root: Root,
+    /// What the image runs on, where the root is no index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// The manifests of the root that are kept, in the order of the index; empty where the root is no index.
+    #[serde(default)]
+    pub children: Vec<Child>,
+    /// Who asked for the image: releases with the component, or `images` of the definition.
+    #[serde(default)]
+    pub needed_by: Vec<String>,
+}
+
+/// The descriptor that a reference resolves to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Root {
+    /// Index, manifest list, or manifest.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// A manifest of an index that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Child {
+    /// The digest of the manifest.
+    pub digest: Digest,
+    /// The size of the manifest in bytes.
+    pub size: u64,
+    /// The type of the manifest; an index where indexes are nested.
+    pub media_type: String,
+    /// What the manifest runs on, as the index states it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// The node kinds that fetch it.
+    pub nodes: Vec<NodeKind>,
+}
+
+/// Content that the bundle holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LockedBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// A repository to fetch it from; none for plain files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<RepositoryName>,
+    /// Whether it is a manifest, which registries give out under another path than blobs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub manifest: bool,
+    /// Other places to fetch it from: a file's address, or the `urls` of a foreign layer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+}
+
+/// A plain file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LockedFile {
+    /// Where it comes from; the site serves it under the same path.
+    pub url: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// One cell of the proof: whether a node kind can run a release with what the lock holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProofRow {
+    /// The release, or `images` for what the definition lists by itself.
+    pub release: String,
+    /// The node kind.
+    pub node: NodeKind,
+    /// How many images the node kind needs for it.
+    pub images: usize,
+    /// The client bands that were tried.
+    pub clients: Vec<String>,
+    /// What would not run and was allowed to be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+}
+
+/// The name of a bundle: lower-case letters, digits and dashes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct BundleName(String);
+
+impl BundleName {
+    /// The name as a string.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The repository under which a registry offers the bundle's own index and its signatures.
+    pub fn repository(&self) -> RepositoryName {
+        format!("bundles.dray.dev/{}", self.0).parse().expect("a bundle name is a repository name")
+    }
+}
+
+impl std::str::FromStr for BundleName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        if !text.is_empty()
+            && text.len() <= 63
+            && text.bytes().all(|b| valid(b) || b == b'-')
+            && !text.starts_with('-')
+            && !text.ends_with('-')
+        {
+            Ok(Self(text.to_owned()))
+        } else {
+            let shown: String = text.chars().take(80).collect();
+            Err(format!("`{shown}` is not a bundle name: use up to 63 lower-case letters, digits and dashes"))
+        }
+    }
+}
+
+impl std::fmt::Display for BundleName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for BundleName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Lock {
+    /// Reads and checks a lock.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, LockError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Version {
+            schema_version: u32,
+        }
+        if bytes.len() > MAX_LOCK_BYTES {
+            return Err(LockError::TooLarge);
+        }
+        let Version { schema_version } = serde_json::from_slice(bytes)?;
+        if schema_version != LOCK_VERSION {
+            return Err(LockError::Version(schema_version));
+        }
+        let lock: Self = serde_json::from_slice(bytes)?;
+        lock.check()?;
+        Ok(lock)
+    }
+
+    /// The canonical JSON: fields in their fixed order, lists sorted, two spaces, a newline at the end.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec_pretty(self).expect("a lock has nothing that JSON cannot hold");
+        json.push(b'\n');
+        json
+    }
+
+    /// The bytes that the blobs take together.
+    pub fn total_bytes(&self) -> u64 {
+        self.blobs.iter().map(|blob| blob.size).sum()
+    }
+
+    fn check(&self) -> Result<(), LockError> {
+        let inconsistent = |what: String| Err(LockError::Inconsistent(what));
+        if let Some(pair) = self.blobs.windows(2).find(|pair| pair[0].digest >= pair[1].digest) {
+            return inconsistent(format!("blobs are not sorted at {}", pair[1].digest));
+        }
+        if let Some(pair) = self.images.windows(2).find(|pair| pair[0].reference >= pair[1].reference) {
+            return inconsistent(format!("images are not sorted at {}", pair[1].reference));
+        }
+        if self.blobs.iter().try_fold(0u64, |sum, blob| sum.checked_add(blob.size)).is_none() {
+            return inconsistent("the sizes of the blobs overflow".into());
+        }
+        let sizes: BTreeSet<(&Digest, u64)> =
+            self.blobs.iter().map(|blob| (&blob.digest, blob.size)).collect();
+        let listed = |digest, size| sizes.contains(&(digest, size));
+        for image in &self.images {
+            let root = std::iter::once((&image.root.digest, image.root.size));
+            let children = image.children.iter().map(|child| (&child.digest, child.size));
+            if let Some((digest, _)) = root.chain(children).find(|(digest, size)| !listed(digest, *size)) {
+                return inconsistent(format!(
+                    "{} needs {digest}, which is not among the blobs",
+                    image.reference
+                ));
+            }
+        }
+        if let Some(file) = self.files.iter().find(|file| !listed(&file.digest, file.size)) {
+            return inconsistent(format!("{} is not among the blobs", file.url));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::oci::media_type;
+
+    /// A lock of one image whose root and only layer are the given bytes.
+    pub(crate) fn sample(manifest: &[u8], layer: &[u8]) -> Lock {
+        let name: RepositoryName = "registry.k8s.io/pause".parse().unwrap();
+        let blob = |bytes: &[u8], manifest| LockedBlob {
+            digest: Digest::sha256(bytes),
+            size: bytes.len() as u64,
+            from: Some(name.clone()),
+            manifest,
+            urls: Vec::new(),
+        };
+        let mut blobs = vec![blob(manifest, true), blob(layer, false)];
+        blobs.sort_by(|a, b| a.digest.cmp(&b.digest));
+        Lock {
+            schema_version: LOCK_VERSION,
+            name: "plant-7".parse().unwrap(),
+            sequence: 1,
+            nodes: vec!["linux/amd64".parse().unwrap()],
+            runtimes: Vec::new(),
+            releases: Vec::new(),
+            images: vec![LockedImage {
+                reference: "registry.k8s.io/pause:3.9".parse().unwrap(),
+                root: Root {
+                    media_type: media_type::OCI_MANIFEST.into(),
+                    digest: Digest::sha256(manifest),
+                    size: manifest.len() as u64,
+                },
+                platform: None,
+                children: Vec::new(),
+                needed_by: vec!["images".into()],
+            }],
+            blobs,
+            files: Vec::new(),
+            proof: Vec::new(),
+            allowed_missing: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn survives_writing() {
+        let lock = sample(b"manifest", b"layer");
+        let json = lock.to_json();
+        assert_eq!(Lock::from_json(&json).unwrap(), lock);
+        assert_eq!(Lock::from_json(&json).unwrap().to_json(), json);
+    }
+
+    #[test]
+    fn refuses_contradictions() {
+        let good = sample(b"manifest", b"layer");
+        let refused = |change: &dyn Fn(&mut Lock)| {
+            let mut lock = good.clone();
+            change(&mut lock);
+            Lock::from_json(&lock.to_json()).unwrap_err()
+        };
+        assert!(matches!(refused(&|lock| lock.blobs.reverse()), LockError::Inconsistent(_)));
+        assert!(matches!(refused(&|lock| lock.blobs.clear()), LockError::Inconsistent(_)));
+        assert!(matches!(refused(&|lock| lock.images[0].root.size += 1), LockError::Inconsistent(_)));
+        assert!(matches!(
+            refused(&|lock| lock.blobs.iter_mut().for_each(|b| b.size = u64::MAX)),
+            LockError::Inconsistent(_)
+        ));
+        assert!(matches!(refused(&|lock| lock.schema_version = 2), LockError::Version(2)));
+    }
+
+    #[test]
+    fn bundle_names() {
+        assert_eq!(
+            "plant-7".parse::<BundleName>().unwrap().repository().as_str(),
+            "bundles.dray.dev/plant-7"
+        );
+        for bad in ["", "-a", "a-", "Plant", "a/b", "a.b", "ü", &"a".repeat(64)] {
+            assert!(bad.parse::<BundleName>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Lock::from_json(&bytes);
+        }
+    }
+}
