@@ -12,3 +12,4 @@ pub mod oci;
 pub mod resolve;
 pub mod store;
 pub mod trust;
+pub mod upstream;

@@ -1,0 +1,138 @@
+//! The HTTP client: trust, timeouts, proxies and redirects.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::redirect::{Attempt, Policy};
+use reqwest::{Certificate, Client, ClientBuilder};
+
+use super::endpoint::authority;
+use super::error::SetupError;
+use super::retry::RefusedRedirect;
+
+/// The most redirects from one request.
+const MAX_REDIRECTS: usize = 5;
+/// The largest file of certificate authorities, in bytes; the system's bundle is a fifth of it.
+const MAX_CA_FILE: u64 = 1024 * 1024;
+
+/// How long to wait for a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection, TLS included.
+    pub connect: Duration,
+    /// For the next byte. There is no limit on a whole blob.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(15), idle: Duration::from_mins(1) }
+    }
+}
+
+/// The two clients of an upstream. Both take proxies from the environment, as `HTTPS_PROXY` and `NO_PROXY` say.
+#[derive(Debug)]
+pub(super) struct Clients {
+    /// For registries: follows redirects, because they keep their blobs elsewhere.
+    pub(super) registry: Client,
+    /// For token servers: follows none, because these requests carry passwords.
+    pub(super) token: Client,
+}
+
+impl Clients {
+    pub(super) fn new(timeouts: Timeouts, ca_files: &[PathBuf]) -> Result<Self, SetupError> {
+        let mut authorities = Vec::new();
+        for path in ca_files {
+            authorities.extend(read_authorities(path)?);
+        }
+        Ok(Self {
+            registry: build(timeouts, &authorities, || Policy::custom(redirect))?,
+            token: build(timeouts, &authorities, Policy::none)?,
+        })
+    }
+}
+
+fn build(
+    timeouts: Timeouts,
+    authorities: &[Certificate],
+    policy: impl Fn() -> Policy,
+) -> Result<Client, SetupError> {
+    let builder = || {
+        Client::builder()
+            .user_agent(concat!("dray/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(timeouts.connect)
+            .read_timeout(timeouts.idle)
+            .redirect(policy())
+            .referer(false)
+    };
+    let client = if authorities.is_empty() {
+        // A machine without any certificate authorities can still talk to registries without TLS; the others are
+        // refused when they are asked, and the error says to give a file.
+        builder().build().or_else(|_| builder().tls_certs_only([]).build())
+    } else {
+        builder().tls_certs_merge(authorities.iter().cloned()).build()
+    };
+    client.map_err(|error| SetupError::Client(cause(&error)))
+}
+
+/// Reads a PEM file of certificate authorities, all of which must be usable.
+fn read_authorities(path: &Path) -> Result<Vec<Certificate>, SetupError> {
+    let unusable = |reason: String| SetupError::CaFile { path: path.to_owned(), reason };
+    let length = fs_err::metadata(path).map_err(|error| unusable(error.to_string()))?.len();
+    if length > MAX_CA_FILE {
+        return Err(unusable(format!("it is larger than {MAX_CA_FILE} bytes")));
+    }
+    let pem = fs_err::read(path).map_err(|error| unusable(error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(cause(&error)))?;
+    if certificates.is_empty() {
+        return Err(unusable("it holds no PEM certificate".into()));
+    }
+    // Only a whole client looks into the certificates; one with nothing else in it tells which file is bad.
+    ClientBuilder::new()
+        .tls_certs_only(certificates.iter().cloned())
+        .build()
+        .map_err(|error| unusable(cause(&error)))?;
+    Ok(certificates)
+}
+
+/// Follows a redirect unless it gives up encryption or leads nowhere. The client drops `Authorization` on the way to
+/// another server by itself.
+fn redirect(attempt: Attempt) -> reqwest::redirect::Action {
+    let was_encrypted = attempt.previous().iter().any(|url| url.scheme() == "https");
+    let (to, scheme) = (authority(attempt.url()), attempt.url().scheme().to_owned());
+    if was_encrypted && scheme != "https" {
+        attempt.error(RefusedRedirect(format!("from https to {scheme} at {to}, which is not safe")))
+    } else if attempt.previous().len() > MAX_REDIRECTS {
+        attempt.error(RefusedRedirect(format!("more than {MAX_REDIRECTS} times, at last to {to}")))
+    } else {
+        attempt.follow()
+    }
+}
+
+fn cause(error: &reqwest::Error) -> String {
+    super::retry::root_cause(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(content: &[u8]) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs_err::write(file.path(), content).unwrap();
+        let error = Clients::new(Timeouts::default(), &[file.path().to_owned()]).unwrap_err().to_string();
+        assert!(error.contains(&file.path().display().to_string()), "{error}");
+        error
+    }
+
+    #[test]
+    fn bad_files_of_authorities_are_named() {
+        assert!(error(b"").contains("no PEM certificate"));
+        assert!(error(b"not PEM at all").contains("no PEM certificate"));
+        error(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        error(b"-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n");
+        let absent = PathBuf::from("/absent/ca.pem");
+        let error = Clients::new(Timeouts::default(), &[absent]).unwrap_err().to_string();
+        assert!(error.contains("/absent/ca.pem"), "{error}");
+    }
+}

@@ -1,0 +1,190 @@
+//! One request to a registry: who it is sent as, what its answer means, and when it is sent again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, RANGE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use reqwest::Response;
+use tokio::sync::OwnedSemaphorePermit;
+use url::Url;
+
+use super::body::{self, Detail};
+use super::challenge::{self, Challenge};
+use super::endpoint::{Endpoint, authority};
+use super::error::{Missing, Problem, UpstreamError};
+use super::retry::{Again, Backoff, Failure, classify};
+use super::{Shared, Upstream};
+
+/// How long the body of a manifest or a list may take as a whole. Blobs have no such limit, only one on silence.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_mins(3);
+
+/// What a request is for: the repository it reads and how errors call it.
+#[derive(Clone, Debug)]
+pub(super) struct Subject {
+    pub(super) endpoint: Endpoint,
+    pub(super) what: String,
+    /// What a 404 means here.
+    pub(super) missing: Missing,
+}
+
+impl Subject {
+    /// The error that `problem` with this request is.
+    pub(super) fn error(&self, problem: impl Into<Problem>) -> UpstreamError {
+        UpstreamError::read(&self.what, self.endpoint.describe(), problem.into())
+    }
+}
+
+/// What to ask for.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    pub(super) url: Url,
+    /// The media types that are understood, as an `Accept` header.
+    pub(super) accept: &'static str,
+    /// The first byte that is wanted.
+    pub(super) from: u64,
+}
+
+impl Ask {
+    pub(super) fn new(url: Url, accept: &'static str) -> Self {
+        Self { url, accept, from: 0 }
+    }
+}
+
+/// A manifest or a list with its headers.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+/// An answer whose body is still to be read, and the right to read it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) response: Response,
+    /// Counts against the host's limit until the body is read or dropped.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Upstream {
+    /// Where the repository `name` is read from, and how errors call what is read.
+    pub(super) fn subject(
+        &self,
+        name: &crate::oci::RepositoryName,
+        what: String,
+        missing: Missing,
+    ) -> Result<Subject, UpstreamError> {
+        let endpoint = self.shared.endpoints.locate(name).map_err(super::error::SetupError::from)?;
+        Ok(Subject { endpoint, what, missing })
+    }
+
+    /// Gets a document of at most `limit` bytes, with as many tries as the policy allows.
+    pub(super) async fn page(
+        &self,
+        subject: &Subject,
+        ask: &Ask,
+        limit: usize,
+    ) -> Result<Page, UpstreamError> {
+        let mut backoff = Backoff::new(self.shared.retry);
+        loop {
+            match self.page_once(subject, ask, limit).await {
+                Ok(page) => return Ok(page),
+                Err(failure) => self.shared.wait(&mut backoff, failure, subject).await?,
+            }
+        }
+    }
+
+    async fn page_once(&self, subject: &Subject, ask: &Ask, limit: usize) -> Result<Page, Failure> {
+        let opened = self.shared.open(subject, ask).await?;
+        let headers = opened.response.headers().clone();
+        let body = tokio::time::timeout(DOCUMENT_TIMEOUT, body::bounded(opened.response, limit)).await;
+        Ok(Page { headers, body: body.unwrap_or_else(|_| Err(Failure::passing(Problem::TimedOut)))? })
+    }
+}
+
+impl Shared {
+    /// Waits before another try, or gives the error when there is none.
+    pub(super) async fn wait(
+        &self,
+        backoff: &mut Backoff,
+        failure: Failure,
+        subject: &Subject,
+    ) -> Result<(), UpstreamError> {
+        let again = failure.again;
+        let pause = backoff.pause(failure).map_err(|problem| subject.error(problem))?;
+        if let Again::After(wait) = again {
+            // What the host asked for holds for every request to it; `open` waits.
+            self.hosts.get(&subject.endpoint.origin()).quiet(wait);
+        } else {
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a request and checks the status of the answer.
+    pub(super) async fn open(&self, subject: &Subject, ask: &Ask) -> Result<Opened, Failure> {
+        let endpoint = &subject.endpoint;
+        let permit = self.hosts.get(&endpoint.origin()).enter().await;
+        let sent = self.auth.known(endpoint).await?;
+        let mut response = self.send(ask, sent.as_ref()).await?;
+        // A challenge that came by way of a redirect is some other server's, which gets no credentials.
+        if response.status() == StatusCode::UNAUTHORIZED && endpoint.is_at(response.url()) {
+            let challenges = challenges(&response);
+            let proof = self.auth.answer(endpoint, challenges, sent.as_ref()).await?;
+            response = self.send(ask, Some(&proof)).await?;
+        }
+        match response.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Opened { response, _permit: permit }),
+            _ => Err(self.refused(subject, response).await),
+        }
+    }
+
+    /// Sends a request without credentials to a server that is not the registry.
+    pub(super) async fn open_elsewhere(&self, ask: &Ask) -> Result<Opened, Failure> {
+        let permit = self.hosts.get(&ask.url.origin().ascii_serialization()).enter().await;
+        let response = self.send(ask, None).await?;
+        match response.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Opened { response, _permit: permit }),
+            _ => Err(body::failure(response).await),
+        }
+    }
+
+    async fn send(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Response, Failure> {
+        let mut request = self.client.get(ask.url.clone()).header(ACCEPT, ask.accept);
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if ask.from > 0 {
+            request = request.header(RANGE, format!("bytes={}-", ask.from));
+        }
+        let response = request.send().await.map_err(|error| classify(&error))?;
+        tracing::debug!("GET {}{} -> {}", authority(&ask.url), ask.url.path(), response.status());
+        Ok(response)
+    }
+
+    /// The failure that an error status means.
+    async fn refused(&self, subject: &Subject, response: Response) -> Failure {
+        match response.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let by = authority(response.url());
+                let Detail { code, text } = body::detail(response).await;
+                if code == "TOOMANYREQUESTS" {
+                    return Failure::passing(Problem::RateLimited { wait: None });
+                }
+                self.auth.refusal(&subject.endpoint, Some(&by), text)
+            }
+            StatusCode::NOT_FOUND => {
+                let detail = body::detail(response).await;
+                let missing =
+                    if detail.code == "NAME_UNKNOWN" { Missing::Repository } else { subject.missing };
+                Failure::final_(Problem::Missing(missing))
+            }
+            _ => body::failure(response).await,
+        }
+    }
+}
+
+fn challenges(response: &Response) -> Vec<Challenge> {
+    let values = response.headers().get_all(WWW_AUTHENTICATE).iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect()
+}
