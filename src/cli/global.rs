@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
+use dray::upstream::parse_endpoint;
 use url::Url;
 
 /// Flags that every subcommand takes.
@@ -29,7 +30,7 @@ pub(crate) struct Global {
         long,
         global = true,
         value_name = "HOST=URL",
-        value_parser = host_and_url,
+        value_parser = parse_endpoint,
         value_delimiter = ',',
         help_heading = "Upstream"
     )]
@@ -60,17 +61,4 @@ pub(crate) enum Format {
     Text,
     /// For programs.
     Json,
-}
-
-fn host_and_url(text: &str) -> Result<(String, Url), String> {
-    let (host, url) =
-        text.split_once('=').ok_or("write HOST=URL, e.g. quay.io=https://mirror.example.org/quay.io")?;
-    let parsed: Url = url.parse().map_err(|error| format!("`{url}` is not a URL: {error}"))?;
-    if !matches!(parsed.scheme(), "http" | "https") || parsed.host().is_none() {
-        return Err(format!("`{url}` does not start with http:// or https://"));
-    }
-    if host.is_empty() || host.contains('/') {
-        return Err(format!("`{host}` is not a registry host"));
-    }
-    Ok((host.to_owned(), parsed))
 }

@@ -8,6 +8,7 @@ mod global;
 mod keygen;
 mod output;
 mod runtime;
+mod upstream;
 
 use std::process::ExitCode;
 

@@ -1,0 +1,195 @@
+//! The upstream as the flags and the environment say: mirrors, plain HTTP, certificate authorities, credentials.
+
+use std::ffi::OsString;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use dray::upstream::{CredentialStore, Options, Problem, Upstream, UpstreamError};
+
+use super::error::{CliError, Kind};
+use super::global::Global;
+
+/// The largest file of credentials that is read, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// A reader of registries for this run of the command.
+pub(crate) fn connect(global: &Global) -> Result<Upstream, CliError> {
+    let places = Places::find(|name| std::env::var_os(name), std::env::home_dir().as_deref(), user_id());
+    let options = Options {
+        endpoints: global.upstream.iter().cloned().collect(),
+        plain_http: global.plain_http.iter().cloned().collect(),
+        ca_files: global.ca_file.clone(),
+        credentials: places.read()?,
+        per_host: global.concurrency.into(),
+        ..Options::default()
+    };
+    Ok(Upstream::new(options)?)
+}
+
+impl From<UpstreamError> for CliError {
+    fn from(error: UpstreamError) -> Self {
+        let kind = match error.problem() {
+            None => Kind::Usage,
+            Some(Problem::Missing(_)) => Kind::Incomplete,
+            Some(Problem::Digest { .. }) => Kind::Verification,
+            Some(_) => Kind::Failed,
+        };
+        let hint = error.hint();
+        let error = Self::new(kind, error);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// The files that credentials are looked for in, in podman's order
+/// (containers/image `pkg/docker/config/config.go`, `getAuthFilePaths`).
+#[derive(Debug, PartialEq, Eq)]
+enum Places {
+    /// The file that `REGISTRY_AUTH_FILE` names, which must be there; no others.
+    Named(PathBuf),
+    /// Podman's two files, then Docker's; any of them may be absent.
+    Usual(Vec<PathBuf>),
+}
+
+impl Places {
+    fn find(variable: impl Fn(&str) -> Option<OsString>, home: Option<&Path>, user_id: Option<u32>) -> Self {
+        let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(file) = path("REGISTRY_AUTH_FILE") {
+            return Self::Named(file);
+        }
+        let in_home = |folder: &str| home.map(|home| home.join(folder));
+        let runtime = path("XDG_RUNTIME_DIR")
+            .map(|folder| folder.join("containers"))
+            .or_else(|| user_id.map(|id| PathBuf::from(format!("/run/containers/{id}"))));
+        let config =
+            path("XDG_CONFIG_HOME").or_else(|| in_home(".config")).map(|folder| folder.join("containers"));
+        let docker = path("DOCKER_CONFIG").or_else(|| in_home(".docker"));
+        let files = [
+            runtime.map(|folder| folder.join("auth.json")),
+            config.map(|folder| folder.join("auth.json")),
+            docker.map(|folder| folder.join("config.json")),
+        ];
+        Self::Usual(files.into_iter().flatten().collect())
+    }
+
+    fn read(&self) -> Result<CredentialStore, CliError> {
+        let mut store = CredentialStore::new();
+        match self {
+            Self::Named(file) => {
+                let document = read_bounded(file).map_err(|error| {
+                    CliError::failed(format!("the credentials in {} cannot be read: {error}", file.display()))
+                        .hint("REGISTRY_AUTH_FILE names this file; unset it, or `podman login` writes it")
+                })?;
+                store.add(file.display().to_string(), &document).map_err(CliError::failed)?;
+            }
+            Self::Usual(files) => {
+                for file in files {
+                    let name = file.display().to_string();
+                    match read_bounded(file) {
+                        Ok(document) => store.add(name, &document).map_err(CliError::failed)?,
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => store.add_absent(name),
+                        // Often left behind by another user; most images need no credentials at all.
+                        Err(error) => {
+                            tracing::warn!("no credentials are read from {name}: {error}");
+                            store.add_absent(format!("{name} ({error})"));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(store)
+    }
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut document = Vec::new();
+    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut document)?;
+    if document.len() as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("it is larger than {MAX_FILE} bytes")));
+    }
+    Ok(document)
+}
+
+/// The user's number, which podman's file is named after on machines without `XDG_RUNTIME_DIR`.
+#[cfg(target_os = "linux")]
+fn user_id() -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").ok().map(|process| process.uid())
+}
+
+/// Podman names files after users on Linux only.
+#[cfg(not(target_os = "linux"))]
+fn user_id() -> Option<u32> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(variables: &[(&str, &str)], user_id: Option<u32>) -> Places {
+        let variable = |name: &str| {
+            variables.iter().find(|(other, _)| *other == name).map(|(_, value)| OsString::from(value))
+        };
+        Places::find(variable, Some(Path::new("/home/me")), user_id)
+    }
+
+    fn usual(files: &[&str]) -> Places {
+        Places::Usual(files.iter().map(PathBuf::from).collect())
+    }
+
+    #[test]
+    fn looks_where_podman_looks() {
+        assert_eq!(
+            find(&[], Some(1000)),
+            usual(&[
+                "/run/containers/1000/auth.json",
+                "/home/me/.config/containers/auth.json",
+                "/home/me/.docker/config.json",
+            ])
+        );
+        let set = [
+            ("XDG_RUNTIME_DIR", "/run/user/7"),
+            ("XDG_CONFIG_HOME", "/config"),
+            ("DOCKER_CONFIG", "/docker"),
+            ("REGISTRY_AUTH_FILE", ""),
+        ];
+        assert_eq!(
+            find(&set, Some(7)),
+            usual(&[
+                "/run/user/7/containers/auth.json",
+                "/config/containers/auth.json",
+                "/docker/config.json"
+            ])
+        );
+        assert_eq!(
+            find(&[("REGISTRY_AUTH_FILE", "/x.json"), ("DOCKER_CONFIG", "/d")], None),
+            Places::Named("/x.json".into())
+        );
+    }
+
+    #[test]
+    fn absent_files_are_remembered_for_the_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().join("there.json");
+        std::fs::write(&there, r#"{"auths":{}}"#).unwrap();
+        let absent = folder.path().join("absent.json");
+        let store = Places::Usual(vec![absent.clone(), there.clone()]).read().unwrap();
+        assert_eq!(store.looked_in(), [absent.display().to_string(), there.display().to_string()]);
+        let error = Places::Named(absent.clone()).read().unwrap_err();
+        assert!(error.to_string().contains(&absent.display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn huge_and_broken_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("auth.json");
+        std::fs::write(&file, vec![b' '; 2 * 1024 * 1024]).unwrap();
+        assert!(Places::Named(file.clone()).read().is_err());
+        std::fs::write(&file, "{").unwrap();
+        let error = Places::Usual(vec![file]).read().unwrap_err();
+        assert!(error.to_string().contains("line 1"), "{error}");
+    }
+}
