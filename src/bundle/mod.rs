@@ -3,14 +3,18 @@
 //! skopeo, podman, `ctr`, oras and k0s read it as it is. It is laid out before anything is fetched, can be continued
 //! after any interruption, has the same bytes whenever it is made from the same lock, and is served in place.
 
+mod import;
 mod journal;
 mod plan;
 mod read;
+mod serve;
 mod tar;
 mod write;
 
+pub use import::{ImportError, ImportOptions, ImportRecord, import};
 pub use plan::{BUNDLE_TYPE, Entry, FILE_TYPE, LOCK_TYPE, Plan, PlanError, Tail};
 pub use read::{Bundle, BundleError, Damage, Place};
+pub use serve::ServedBundles;
 pub use write::{BlobSource, BuildError, BuildOptions, Built, SourceError, build, sign};
 
 #[cfg(test)]

@@ -96,7 +96,8 @@ fn end(entry: &Entry) -> Option<u64> {
     entry.offset.checked_add(tar::padded(entry.size)?)
 }
 
-fn blob_path(digest: &Digest) -> String {
+/// The path of a content in an OCI image layout.
+pub(super) fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
@@ -171,6 +172,11 @@ impl Tail {
     /// A document of the tail that is no part of the head: its media type and bytes.
     pub fn document(&self, digest: &Digest) -> Option<(&str, &[u8])> {
         self.documents.get(digest).map(|document| (document.media_type.as_str(), document.bytes.as_slice()))
+    }
+
+    /// All documents of the tail: digest, media type and bytes.
+    pub fn documents(&self) -> impl Iterator<Item = (&Digest, &str, &[u8])> {
+        self.documents.iter().map(|(digest, d)| (digest, d.media_type.as_str(), d.bytes.as_slice()))
     }
 }
 

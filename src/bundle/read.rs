@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
 
-use super::plan::{Entry, LOCK_TYPE, Plan, ROLE, ROLE_BUNDLE, ROLE_SIGNATURES, Tail};
+use super::plan::{Entry, LOCK_TYPE, Plan, ROLE, ROLE_BUNDLE, ROLE_SIGNATURES, Tail, blob_path};
 use super::tar;
 use crate::file;
 use crate::oci::{Descriptor, Digest, Document, Hasher, MAX_MANIFEST_BYTES, Reference};
@@ -232,6 +232,18 @@ impl Bundle {
         Some(Place { offset: entry.offset, size: entry.size })
     }
 
+    /// Where a document of the tail lies.
+    pub(super) fn tail_place(&self, digest: &Digest) -> Option<Place> {
+        let path = blob_path(digest);
+        let entry = self.tail.entries.iter().find(|entry| entry.path == path)?;
+        Some(Place { offset: entry.offset, size: entry.size })
+    }
+
+    /// Where the `nth` blob of the lock stands in the archive.
+    pub(super) fn entry(&self, nth: usize) -> Option<&Entry> {
+        self.plan.blobs.get(nth)
+    }
+
     /// Checks the signatures and gives the trusted keys that signed.
     pub fn check_signatures(&self, policy: &Policy) -> Result<BTreeSet<KeyId>, BundleError> {
         policy
@@ -401,7 +413,7 @@ impl Raw<'_> {
     /// Reads the content that `descriptor` points at and checks its digest.
     fn blob(&self, entries: &[Entry], descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, BundleError> {
         let digest = &descriptor.digest;
-        let path = format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
+        let path = blob_path(digest);
         let entry = entries.iter().rev().find(|entry| entry.path == path);
         let entry = entry.ok_or_else(|| self.malformed(self.len, &format!("{digest} is missing")))?;
         let bytes = self.read(entry, limit)?;

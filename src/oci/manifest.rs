@@ -1,5 +1,7 @@
 //! Views over manifests and indexes. The bytes are kept as they came; the view is for looking.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -171,10 +173,37 @@ impl Document {
         }
     }
 
+    /// How the document, whose digest is `digest`, appears among the referrers of its subject.
+    ///
+    /// Source: OCI distribution specification 1.1, "Listing Referrers": the artifact type is the manifest's own, or
+    /// else the media type of its configuration, and the annotations are copied.
+    pub fn as_referrer(&self, digest: &Digest) -> Descriptor {
+        // Whoever writes annotations that are no strings gets an entry without them.
+        let fields: ArtifactFields = serde_json::from_slice(self.raw()).unwrap_or_default();
+        let mut descriptor = Descriptor::new(self.media_type(), digest.clone(), self.raw().len() as u64);
+        descriptor.artifact_type = match self {
+            Self::Image(image) => {
+                let stated = image.artifact_type.clone().filter(|stated| !stated.is_empty());
+                Some(stated.unwrap_or_else(|| image.config.media_type.clone()))
+            }
+            Self::Index(_) => fields.artifact_type,
+        };
+        descriptor.annotations = fields.annotations.unwrap_or_default();
+        descriptor
+    }
+
     /// Describes the document by its SHA-256 digest.
     pub fn descriptor(&self) -> Descriptor {
         Descriptor::new(self.media_type(), Digest::sha256(self.raw()), self.raw().len() as u64)
     }
+}
+
+/// The fields of a manifest that only its entry among referrers needs.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ArtifactFields {
+    artifact_type: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 impl Image {

@@ -155,7 +155,7 @@ impl Batch<'_> {
         let repository = self.writer.repository(name)?;
         let subject = document.subject().map(|subject| subject.digest.clone());
         if let Some(subject) = &subject {
-            let referrer = referrer(&document, digest);
+            let referrer = document.as_referrer(digest);
             self.stage(&repository.referrer(subject, digest), &to_json(&referrer)?)?;
         }
         let record = ManifestRecord { media_type: media_type.to_owned(), size: bytes.len() as u64, subject };
@@ -225,31 +225,4 @@ impl Batch<'_> {
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     Ok(serde_json::to_vec(value).map_err(std::io::Error::from)?)
-}
-
-/// How a manifest appears among the referrers of its subject.
-///
-/// Source: OCI distribution specification 1.1, "Listing Referrers": the artifact type is the manifest's own, or else the
-/// media type of its configuration, and the annotations are copied.
-fn referrer(document: &Document, digest: &Digest) -> Descriptor {
-    // Whoever writes annotations that are no strings gets an entry without them.
-    let fields: ArtifactFields = serde_json::from_slice(document.raw()).unwrap_or_default();
-    let mut descriptor = Descriptor::new(document.media_type(), digest.clone(), document.raw().len() as u64);
-    descriptor.artifact_type = match document {
-        Document::Image(image) => {
-            let stated = image.artifact_type.clone().filter(|stated| !stated.is_empty());
-            Some(stated.unwrap_or_else(|| image.config.media_type.clone()))
-        }
-        Document::Index(_) => fields.artifact_type,
-    };
-    descriptor.annotations = fields.annotations.unwrap_or_default();
-    descriptor
-}
-
-/// The fields of a manifest that only its referrers entry needs.
-#[derive(Default, serde::Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ArtifactFields {
-    artifact_type: Option<String>,
-    annotations: Option<std::collections::BTreeMap<String, String>>,
 }

@@ -1,0 +1,366 @@
+//! Bringing a bundle into a store: every blob is hashed while it is copied, and nothing of the bundle can be asked for
+//! before all of it is there.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Entry;
+use super::read::{Bundle, BundleError, Damage};
+use crate::file;
+use crate::oci::{
+    Descriptor, Digest, Document, MAX_MANIFEST_BYTES, ManifestError, RepositoryName, Tag, media_type,
+};
+use crate::resolve::{LockedBlob, LockedImage};
+use crate::store::{Batch, Store, StoreError, Writer};
+use crate::trust::{self, KeyId};
+
+/// How much is copied and hashed at a time.
+const CHUNK: usize = 1024 * 1024;
+
+/// Why a bundle was not imported. The store is as it was before, but for blobs that nothing refers to.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The bundle cannot be read or is damaged.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The store cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store has a newer bundle of this name.
+    #[error(
+        "the store already has sequence {present} of `{name}`, this bundle is the older sequence {offered}; \
+         if going back is meant, allow it with --allow-rollback"
+    )]
+    Rollback {
+        /// The name of the bundles.
+        name: String,
+        /// What the store has.
+        present: u64,
+        /// What was to be imported.
+        offered: u64,
+    },
+    /// Another bundle has this name and sequence number.
+    #[error(
+        "the store has another bundle `{name}` with the same sequence {sequence} ({present}); \
+         build with a higher `metadata.sequence`"
+    )]
+    Replaced {
+        /// The name of the bundles.
+        name: String,
+        /// The sequence of both.
+        sequence: u64,
+        /// The digest of the bundle that the store has.
+        present: Digest,
+    },
+    /// A manifest in the bundle cannot be served.
+    #[error("{digest} in the bundle is no manifest that can be served: {source}")]
+    Manifest {
+        /// The manifest.
+        digest: Digest,
+        /// Why.
+        source: ManifestError,
+    },
+}
+
+impl ImportError {
+    /// Whether the bundle is at fault: its signatures, its content or its age.
+    pub fn is_verification(&self) -> bool {
+        match self {
+            Self::Bundle(error) => error.is_verification(),
+            Self::Rollback { .. } | Self::Replaced { .. } | Self::Manifest { .. } => true,
+            Self::Store(_) => false,
+        }
+    }
+}
+
+/// How a bundle is imported.
+pub struct ImportOptions<'a> {
+    /// The trusted keys that signed; empty when verification was skipped.
+    pub verified_by: BTreeSet<KeyId>,
+    /// Whether a bundle older than what the store has is taken.
+    pub allow_rollback: bool,
+    /// How many blobs are copied at the same time.
+    pub threads: usize,
+    /// When this happens.
+    pub now: Timestamp,
+    /// Is told of bytes as they are copied or found to be there.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// What the store remembers of an import.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportRecord {
+    /// The name of the bundle.
+    pub name: String,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// The digest of its bundle index.
+    pub digest: Digest,
+    /// When it was imported.
+    pub imported: Timestamp,
+    /// The trusted keys that had signed it.
+    pub verified_by: Vec<String>,
+    /// Whether it was imported without verification, which somebody had to ask for.
+    pub verification_skipped: bool,
+    /// Whether it replaced a newer bundle, which somebody had to ask for.
+    #[serde(default)]
+    pub rollback: bool,
+    /// The releases in it.
+    pub releases: Vec<String>,
+    /// How many images it has.
+    pub images: usize,
+    /// How many blobs were copied; the others were there.
+    pub copied_blobs: usize,
+    /// How many bytes were copied.
+    pub copied_bytes: u64,
+}
+
+/// Imports `bundle`, whose signatures the caller has checked, into `store`.
+pub fn import(
+    bundle: &Bundle,
+    store: &Store,
+    options: &ImportOptions<'_>,
+) -> Result<ImportRecord, ImportError> {
+    let writer = store.writer("dray import", std::time::Duration::ZERO)?;
+    let rollback = check_sequence(bundle, store, options.allow_rollback)?;
+    let copied = copy_blobs(bundle, &writer, options)?;
+    let mut batch = writer.batch();
+    for image in &bundle.lock().images {
+        publish_image(bundle, &mut batch, image)?;
+    }
+    publish_bundle(bundle, &writer, &mut batch)?;
+    let lock = bundle.lock();
+    let record = ImportRecord {
+        name: lock.name.to_string(),
+        sequence: lock.sequence,
+        digest: bundle.index().digest.clone(),
+        imported: options.now,
+        verified_by: options.verified_by.iter().map(ToString::to_string).collect(),
+        verification_skipped: options.verified_by.is_empty(),
+        rollback,
+        releases: lock.releases.iter().map(|release| release.release.clone()).collect(),
+        images: lock.images.len(),
+        copied_blobs: copied.blobs,
+        copied_bytes: copied.bytes,
+    };
+    batch
+        .record_import(serde_json::to_value(&record).expect("a record has nothing that JSON cannot hold"))?;
+    batch.commit()?;
+    Ok(record)
+}
+
+/// Refuses a bundle that is older than what the store has of the same name. Says whether it is one and was allowed.
+fn check_sequence(bundle: &Bundle, store: &Store, allow_rollback: bool) -> Result<bool, ImportError> {
+    let lock = bundle.lock();
+    let present = store
+        .imports()?
+        .into_iter()
+        .filter_map(|record| serde_json::from_value::<ImportRecord>(record).ok())
+        .filter(|record| record.name == lock.name.as_str())
+        .max_by_key(|record| record.sequence);
+    let Some(present) = present else { return Ok(false) };
+    if allow_rollback {
+        return Ok(present.sequence > lock.sequence);
+    }
+    if present.sequence > lock.sequence {
+        return Err(ImportError::Rollback {
+            name: present.name,
+            present: present.sequence,
+            offered: lock.sequence,
+        });
+    }
+    if present.sequence == lock.sequence && present.digest != bundle.index().digest {
+        return Err(ImportError::Replaced {
+            name: present.name,
+            sequence: present.sequence,
+            present: present.digest,
+        });
+    }
+    Ok(false)
+}
+
+#[derive(Default)]
+struct Copied {
+    blobs: usize,
+    bytes: u64,
+    damage: Vec<Damage>,
+}
+
+/// Copies the blobs that the store does not have. All that are damaged are named before it fails.
+fn copy_blobs(bundle: &Bundle, writer: &Writer, options: &ImportOptions<'_>) -> Result<Copied, ImportError> {
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let work = || {
+        let mut copied = Copied::default();
+        let mut buffer = vec![0; CHUNK];
+        while !stop.load(Ordering::Relaxed) {
+            let nth = next.fetch_add(1, Ordering::Relaxed);
+            let Some((blob, entry)) = bundle.blob(nth) else { break };
+            let result = copy_blob(bundle, writer, blob, entry, &mut buffer, options.progress);
+            match result {
+                Ok(None) => {}
+                Ok(Some(bytes)) => {
+                    copied.blobs += 1;
+                    copied.bytes += bytes;
+                }
+                Err(ImportError::Store(StoreError::WrongDigest { .. })) => {
+                    copied.damage.push(bundle.damage(blob, entry));
+                }
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(copied)
+    };
+    let results: Vec<Result<Copied, ImportError>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..options.threads.max(1)).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().expect("copying does not panic")).collect()
+    });
+    let mut all = Copied::default();
+    for result in results {
+        let copied = result?;
+        all.blobs += copied.blobs;
+        all.bytes += copied.bytes;
+        all.damage.extend(copied.damage);
+    }
+    if all.damage.is_empty() {
+        return Ok(all);
+    }
+    all.damage.sort_by_key(|damage| damage.offset);
+    Err(BundleError::Damaged { path: bundle.path().to_owned(), damage: all.damage }.into())
+}
+
+/// Copies one blob and says how many bytes that were; none when the store has it.
+fn copy_blob(
+    bundle: &Bundle,
+    writer: &Writer,
+    blob: &LockedBlob,
+    entry: &Entry,
+    buffer: &mut [u8],
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Option<u64>, ImportError> {
+    if writer.store().has_blob(&blob.digest)? {
+        progress(entry.size);
+        return Ok(None);
+    }
+    let io = |source| BundleError::Io { path: bundle.path().to_owned(), source };
+    let mut target = writer.begin_blob(&blob.digest, entry.size)?;
+    let mut done = 0;
+    while done < entry.size {
+        let wanted = usize::try_from(entry.size - done).map_or(buffer.len(), |left| left.min(buffer.len()));
+        file::read_exact_at(bundle.file(), &mut buffer[..wanted], entry.offset + done).map_err(io)?;
+        target.write(&buffer[..wanted])?;
+        done += wanted as u64;
+        progress(wanted as u64);
+    }
+    target.commit()?;
+    Ok(Some(entry.size))
+}
+
+/// Adds the manifests of `image` to its repository and points its tag at the root.
+fn publish_image(bundle: &Bundle, batch: &mut Batch<'_>, image: &LockedImage) -> Result<(), ImportError> {
+    let name = image.reference.name();
+    let root = &image.root;
+    publish_manifest(bundle, batch, name, &root.digest, &root.media_type)?;
+    for child in &image.children {
+        publish_manifest(bundle, batch, name, &child.digest, &child.media_type)?;
+    }
+    if let Some(tag) = image.reference.tag() {
+        let target = Descriptor::new(&root.media_type, root.digest.clone(), root.size);
+        batch.set_tag(name, tag, &target)?;
+    }
+    Ok(())
+}
+
+fn publish_manifest(
+    bundle: &Bundle,
+    batch: &mut Batch<'_>,
+    name: &RepositoryName,
+    digest: &Digest,
+    media_type: &str,
+) -> Result<(), ImportError> {
+    let bytes = bundle.manifest_bytes(digest)?;
+    let document = Document::parse(Some(media_type), bytes.clone())
+        .map_err(|source| ImportError::Manifest { digest: digest.clone(), source })?;
+    batch.put_manifest(name, digest, media_type, &bytes)?;
+    if let Document::Image(image) = document {
+        for blob in image.blobs().filter(|blob| bundle.place(&blob.digest).is_some()) {
+            batch.link_blob(name, &blob.digest)?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds the bundle's own documents, so that the site can be asked what it was brought and who signed it.
+fn publish_bundle(bundle: &Bundle, writer: &Writer, batch: &mut Batch<'_>) -> Result<(), ImportError> {
+    let name = bundle.lock().name.repository();
+    for (digest, media_type, bytes) in bundle.tail().documents() {
+        if media_type::is_index(media_type) || media_type::is_image(media_type) {
+            batch.put_manifest(&name, digest, media_type, &Bytes::copy_from_slice(bytes))?;
+            continue;
+        }
+        if !writer.store().has_blob(digest)? {
+            let mut target = writer.begin_blob(digest, bytes.len() as u64)?;
+            target.write(bytes)?;
+            target.commit()?;
+        }
+        batch.link_blob(&name, digest)?;
+    }
+    // A configuration that an image has as well lies in the head.
+    for digest in [Digest::sha256(b"{}"), Digest::sha256(trust::SIGNATURE_CONFIG)] {
+        if bundle.place(&digest).is_some() {
+            batch.link_blob(&name, &digest)?;
+        }
+    }
+    for file in &bundle.lock().files {
+        batch.link_blob(&name, &file.digest)?;
+    }
+    let index = bundle.index();
+    batch.set_tag(&name, &tag(&bundle.lock().sequence.to_string()), index)?;
+    if let Some(signatures) = bundle.signatures() {
+        let target = Descriptor::of(media_type::OCI_MANIFEST, &signatures.to_bytes(bundle.payload()));
+        batch.set_tag(&name, &tag(&trust::signature_tag(&index.digest)), &target)?;
+    }
+    Ok(())
+}
+
+fn tag(text: &str) -> Tag {
+    text.parse().expect("numbers and digests make valid tags")
+}
+
+impl Bundle {
+    /// The `nth` blob of the lock and its place.
+    fn blob(&self, nth: usize) -> Option<(&LockedBlob, &Entry)> {
+        Some((self.lock().blobs.get(nth)?, self.entry(nth)?))
+    }
+
+    /// The bytes of the manifest `digest`, verified.
+    pub(super) fn manifest_bytes(&self, digest: &Digest) -> Result<Bytes, BundleError> {
+        if let Some((_, bytes)) = self.tail().document(digest) {
+            return Ok(Bytes::copy_from_slice(bytes));
+        }
+        let malformed = |offset, what: &str| BundleError::Malformed {
+            path: self.path().to_owned(),
+            offset,
+            what: what.to_owned(),
+        };
+        let place = self.place(digest).ok_or_else(|| malformed(0, &format!("{digest} is missing")))?;
+        let size = usize::try_from(place.size).ok().filter(|size| *size <= MAX_MANIFEST_BYTES);
+        let size = size.ok_or_else(|| malformed(place.offset, "a manifest that is too large"))?;
+        let mut bytes = vec![0; size];
+        file::read_exact_at(self.file(), &mut bytes, place.offset)
+            .map_err(|source| BundleError::Io { path: self.path().to_owned(), source })?;
+        if digest.matches(&bytes) {
+            Ok(bytes.into())
+        } else {
+            Err(malformed(place.offset, &format!("{digest} has another content")))
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Serving bundles as they are: names from the lock, bytes from the file, each blob verified before its first byte
+//! leaves.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::read::Bundle;
+use crate::oci::{Descriptor, Digest, Document, RepositoryName, Tag};
+use crate::store::{Blob, Content, ContentError, Manifest, Stamp, Verified};
+use crate::trust;
+
+/// Bundles that are served together. Where two have the same tag, the later one counts.
+pub struct ServedBundles {
+    bundles: Vec<Bundle>,
+    stamps: Vec<Stamp>,
+    repositories: BTreeMap<RepositoryName, Repository>,
+    verified: Verified,
+}
+
+#[derive(Default)]
+struct Repository {
+    tags: BTreeMap<Tag, Descriptor>,
+    /// The manifests with the bundle that has them.
+    manifests: HashMap<Digest, (usize, String)>,
+    /// The blobs of those manifests.
+    blobs: HashMap<Digest, usize>,
+    /// Referrers by their subject, in the order of their digests.
+    referrers: HashMap<Digest, BTreeMap<Digest, Descriptor>>,
+}
+
+/// What a manifest says about other content.
+#[derive(Default)]
+struct Links {
+    blobs: Vec<Digest>,
+    /// The subject, and how this manifest appears among its referrers.
+    subject: Option<(Digest, Descriptor)>,
+}
+
+impl ServedBundles {
+    /// Takes `bundles`, whose signatures the caller has checked. Reads their manifests, but no layer.
+    pub fn new(bundles: Vec<Bundle>) -> Result<Self, ContentError> {
+        let stamps = bundles
+            .iter()
+            .map(|b| Ok(Stamp::of(&b.file().metadata()?)))
+            .collect::<Result<_, ContentError>>()?;
+        let mut repositories = BTreeMap::new();
+        for (nth, bundle) in bundles.iter().enumerate() {
+            add_images(&mut repositories, nth, bundle)?;
+            add_own(&mut repositories, nth, bundle);
+        }
+        Ok(Self { bundles, stamps, repositories, verified: Verified::default() })
+    }
+}
+
+fn add_images(
+    repositories: &mut BTreeMap<RepositoryName, Repository>,
+    nth: usize,
+    bundle: &Bundle,
+) -> Result<(), ContentError> {
+    let mut read: HashMap<&Digest, Links> = HashMap::new();
+    for image in &bundle.lock().images {
+        let repository = repositories.entry(image.reference.name().clone()).or_default();
+        let root = (&image.root.digest, &image.root.media_type);
+        let children = image.children.iter().map(|child| (&child.digest, &child.media_type));
+        for (digest, media_type) in std::iter::once(root).chain(children) {
+            repository.manifests.insert(digest.clone(), (nth, media_type.clone()));
+            if !read.contains_key(digest) {
+                read.insert(digest, links_of(bundle, digest, media_type)?);
+            }
+            let links = &read[digest];
+            repository.blobs.extend(links.blobs.iter().map(|blob| (blob.clone(), nth)));
+            if let Some((subject, referrer)) = &links.subject {
+                let referrers = repository.referrers.entry(subject.clone()).or_default();
+                referrers.insert(digest.clone(), referrer.clone());
+            }
+        }
+        if let Some(tag) = image.reference.tag() {
+            let root = Descriptor::new(root.1, root.0.clone(), image.root.size);
+            repository.tags.insert(tag.clone(), root);
+        }
+    }
+    Ok(())
+}
+
+fn links_of(bundle: &Bundle, digest: &Digest, media_type: &str) -> Result<Links, ContentError> {
+    let damaged = || ContentError::Damaged(digest.clone());
+    let bytes = bundle.manifest_bytes(digest).map_err(|_| damaged())?;
+    let document = Document::parse(Some(media_type), bytes).map_err(|_| damaged())?;
+    let subject = document.subject().map(|subject| (subject.digest.clone(), document.as_referrer(digest)));
+    let blobs = match &document {
+        Document::Image(image) => image.blobs().map(|blob| blob.digest.clone()).collect(),
+        Document::Index(_) => Vec::new(),
+    };
+    let carried = |blob: &Digest| bundle.place(blob).is_some();
+    Ok(Links { blobs: blobs.into_iter().filter(carried).collect(), subject })
+}
+
+/// Adds the bundle's own documents, as an import does.
+fn add_own(repositories: &mut BTreeMap<RepositoryName, Repository>, nth: usize, bundle: &Bundle) {
+    let repository = repositories.entry(bundle.lock().name.repository()).or_default();
+    for (digest, media_type, _) in bundle.tail().documents() {
+        repository.manifests.insert(digest.clone(), (nth, media_type.to_owned()));
+        repository.blobs.insert(digest.clone(), nth);
+    }
+    repository.blobs.extend(bundle.lock().files.iter().map(|file| (file.digest.clone(), nth)));
+    let mut tag = |text: String, target: Descriptor| {
+        repository.tags.insert(text.parse().expect("numbers and digests make valid tags"), target);
+    };
+    tag(bundle.lock().sequence.to_string(), bundle.index().clone());
+    if let Some(signatures) = bundle.signatures() {
+        let bytes = signatures.to_bytes(bundle.payload());
+        let target = Descriptor::of(crate::oci::media_type::OCI_MANIFEST, &bytes);
+        tag(trust::signature_tag(&bundle.index().digest), target);
+    }
+}
+
+impl Content for ServedBundles {
+    fn resolve(&self, name: &RepositoryName, tag: &Tag) -> Result<Option<Descriptor>, ContentError> {
+        Ok(self.repositories.get(name).and_then(|repository| repository.tags.get(tag)).cloned())
+    }
+
+    fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Manifest>, ContentError> {
+        let found = self.repositories.get(name).and_then(|repository| repository.manifests.get(digest));
+        let Some((nth, media_type)) = found else { return Ok(None) };
+        let bytes: Bytes = self.bundles[*nth].manifest_bytes(digest).map_err(|_| {
+            self.verified.note(digest, self.stamps[*nth], false);
+            ContentError::Damaged(digest.clone())
+        })?;
+        Ok(Some(Manifest { media_type: media_type.clone(), bytes }))
+    }
+
+    fn blob(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Blob>, ContentError> {
+        let found = self.repositories.get(name).and_then(|repository| repository.blobs.get(digest));
+        let Some(nth) = found else { return Ok(None) };
+        let bundle = &self.bundles[*nth];
+        let Some(place) = bundle.place(digest).or_else(|| bundle.tail_place(digest)) else { return Ok(None) };
+        let blob = Blob { file: Arc::clone(bundle.file()), offset: place.offset, size: place.size };
+        self.verified.check(digest, self.stamps[*nth], &blob)?;
+        Ok(Some(blob))
+    }
+
+    fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<u64>, ContentError> {
+        let found = self.repositories.get(name).and_then(|repository| repository.blobs.get(digest));
+        let Some(nth) = found else { return Ok(None) };
+        let bundle = &self.bundles[*nth];
+        Ok(bundle.place(digest).or_else(|| bundle.tail_place(digest)).map(|place| place.size))
+    }
+
+    fn tags(
+        &self,
+        name: &RepositoryName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Option<Vec<Tag>>, ContentError> {
+        let page = |repository: &Repository| {
+            let tags = repository.tags.keys().filter(|tag| after.is_none_or(|after| tag.as_str() > after));
+            tags.take(limit).cloned().collect()
+        };
+        Ok(self.repositories.get(name).map(page))
+    }
+
+    fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>, ContentError> {
+        let names = self.repositories.keys().filter(|name| after.is_none_or(|after| name.as_str() > after));
+        Ok(names.take(limit).cloned().collect())
+    }
+
+    fn referrers(&self, name: &RepositoryName, subject: &Digest) -> Result<Vec<Descriptor>, ContentError> {
+        let Some(repository) = self.repositories.get(name) else { return Ok(Vec::new()) };
+        Ok(repository
+            .referrers
+            .get(subject)
+            .map(|found| found.values().cloned().collect())
+            .unwrap_or_default())
+    }
+
+    fn damaged(&self) -> Vec<Digest> {
+        self.verified.damaged()
+    }
+}
