@@ -3,13 +3,15 @@
 //! On a connected machine a *definition* is resolved against upstream registries into a *lock*, and the lock is built
 //! into one signed *bundle*: an OCI image layout in a tar. At the site the bundle is verified, imported into a
 //! *store*, and served as a registry. The modules follow that way: [`oci`] is the vocabulary, [`catalog`] knows
-//! what each release needs, [`trust`] says whose bundles a site accepts.
+//! what each release needs, [`select`] which manifest of an index each runtime takes, [`trust`] whose bundles a site
+//! accepts.
 
 pub mod bundle;
 pub mod catalog;
 mod file;
 pub mod oci;
 pub mod resolve;
+pub mod select;
 pub mod store;
 pub mod trust;
 pub mod upstream;

@@ -1,0 +1,235 @@
+//! The clients that pull or copy images, their versions, and how a person names them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::band::Band;
+
+/// A program that picks one manifest of an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Client {
+    /// containerd, through the Kubernetes runtime interface.
+    Containerd,
+    /// Docker with its own graph drivers.
+    Docker,
+    /// Docker with containerd's image store.
+    DockerContainerd,
+    /// skopeo, podman, CRI-O and others that are built on containers/image.
+    Skopeo,
+    /// crane and others that are built on go-containerregistry.
+    Crane,
+    /// oras and others that are built on oras-go.
+    Oras,
+    /// regctl and regsync.
+    Regclient,
+    /// The bundler of k0s (`k0s airgap bundle-artifacts`).
+    K0s,
+}
+
+impl Client {
+    /// The name on the command line and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Containerd => "containerd",
+            Self::Docker => "docker",
+            Self::DockerContainerd => "docker-containerd",
+            Self::Skopeo => "skopeo",
+            Self::Crane => "crane",
+            Self::Oras => "oras",
+            Self::Regclient => "regclient",
+            Self::K0s => "k0s",
+        }
+    }
+
+    /// Whether it runs containers on nodes; skopeo stands for CRI-O and podman here, which exist for Linux
+    /// only.
+    pub(super) fn runs_on(self, os: &str) -> bool {
+        match self {
+            Self::Containerd | Self::Docker | Self::DockerContainerd => true,
+            Self::Skopeo => os == "linux",
+            Self::Crane | Self::Oras | Self::Regclient | Self::K0s => false,
+        }
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A version of a client, up to three numbers.
+pub(super) type Version = [u32; 3];
+
+/// Greater than every version that will be released: the end of a range that goes on.
+pub(super) const ANY: u32 = u32::MAX;
+
+/// A client, or some versions of it: `containerd`, `containerd@2`, `containerd@1.7`, `docker@29.6.1`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Runtime {
+    client: Client,
+    from: Version,
+    to: Version,
+    text: Box<str>,
+}
+
+/// Why a text names no client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseRuntimeError {
+    /// A client that has no rules here.
+    #[error(
+        "`{0}` is not a client that is known here; there are containerd, docker, docker-containerd, cri-o, podman, \
+         skopeo, crane, oras, regclient and k0s"
+    )]
+    Client(String),
+    /// A version that is not one.
+    #[error("`{0}` is not a version; write containerd@1.7, containerd@2 or containerd@2.1.6")]
+    Version(String),
+}
+
+impl Runtime {
+    /// The client.
+    pub fn client(&self) -> Client {
+        self.client
+    }
+
+    /// Whether versions that are meant here follow the rule of `band`.
+    pub fn covers(&self, band: &Band) -> bool {
+        let (from, to) = band.range();
+        self.client == band.client && self.from <= to && from <= self.to
+    }
+
+    /// As [`covers`](Self::covers); `docker` means the engine whatever it stores images with.
+    pub(super) fn covers_on_node(&self, band: &Band) -> bool {
+        let engine = self.client == Client::Docker && band.client == Client::DockerContainerd;
+        let same = Self { client: band.client, ..self.clone() };
+        self.covers(band) || (engine && same.covers(band))
+    }
+}
+
+impl FromStr for Runtime {
+    type Err = ParseRuntimeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let shown = || text.chars().take(80).collect::<String>();
+        let (name, version) = text.split_once('@').map_or((text, None), |(name, v)| (name, Some(v)));
+        let client = match name {
+            "containerd" => Client::Containerd,
+            "docker" => Client::Docker,
+            "docker-containerd" => Client::DockerContainerd,
+            "skopeo" | "cri-o" | "crio" | "podman" | "buildah" => Client::Skopeo,
+            "crane" | "ko" => Client::Crane,
+            "oras" => Client::Oras,
+            "regclient" | "regctl" | "regsync" => Client::Regclient,
+            "k0s" => Client::K0s,
+            _ => return Err(ParseRuntimeError::Client(shown())),
+        };
+        let (from, to) = match version {
+            None => ([0; 3], [ANY; 3]),
+            Some("main") => ([ANY; 3], [ANY; 3]),
+            Some(version) => versions(version).ok_or_else(|| ParseRuntimeError::Version(shown()))?,
+        };
+        Ok(Self { client, from, to, text: text.into() })
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The first and the last version that `text` means; `1.7`, `1.7.x` and `v1.7` mean every patch of 1.7. What
+/// follows `-` or `+` belongs to the build and not to the rule.
+fn versions(text: &str) -> Option<(Version, Version)> {
+    let text = text.strip_prefix('v').unwrap_or(text);
+    let numbers = text.split(['-', '+']).next().unwrap_or_default();
+    let (mut from, mut to) = ([0; 3], [ANY; 3]);
+    for (at, part) in numbers.split('.').enumerate() {
+        if at > 0 && matches!(part, "x" | "*") {
+            break;
+        }
+        let number: u32 = part.parse().ok().filter(|number| *number < ANY)?;
+        *from.get_mut(at)? = number;
+        to[at] = number;
+    }
+    Some((from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::bands;
+    use super::*;
+
+    fn labels(runtime: &str, os: &str) -> Vec<String> {
+        let runtime: Runtime = runtime.parse().unwrap();
+        bands().iter().filter(|band| band.applies_to(os) && runtime.covers(band)).map(Band::label).collect()
+    }
+
+    #[test]
+    fn a_version_finds_its_bands() {
+        for (runtime, expected) in [
+            ("containerd@1.7", &["containerd 1.7.0-1.7.5", "containerd 1.7.6-2.0.x"][..]),
+            ("containerd@1.7.5", &["containerd 1.7.0-1.7.5"]),
+            ("containerd@1.7.x", &["containerd 1.7.0-1.7.5", "containerd 1.7.6-2.0.x"]),
+            ("containerd@v2.0.3", &["containerd 1.7.6-2.0.x"]),
+            ("containerd@2.1.6-rc.1", &["containerd 2.1.6-2.2.x"]),
+            (
+                "containerd@2",
+                &[
+                    "containerd 1.7.6-2.0.x",
+                    "containerd 2.1.0-2.1.5",
+                    "containerd 2.1.6-2.2.x",
+                    "containerd 2.3.x",
+                    "containerd main",
+                ],
+            ),
+            ("containerd@main", &["containerd main"]),
+            ("containerd@1.2", &["containerd <=1.4"]),
+            ("docker@29", &["docker 19.03-29"]),
+            ("docker-containerd@29.6.1", &["docker-containerd 29.6-29.x"]),
+            ("cri-o@1.31", &["skopeo"]),
+            ("k0s@v1.34.1+k0s.0", &["k0s 1.33-1.35"]),
+            ("k0s@1.30", &[]),
+        ] {
+            assert_eq!(labels(runtime, "windows"), expected, "{runtime}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_names_no_client() {
+        for bad in [
+            "",
+            "rkt",
+            "containerd@",
+            "containerd@x",
+            "containerd@1.2.3.4",
+            "containerd@one",
+            "@1",
+            "docker@1..2",
+        ] {
+            assert!(bad.parse::<Runtime>().is_err(), "{bad}");
+        }
+        let error = "rkt@1".parse::<Runtime>().unwrap_err().to_string();
+        assert!(error.contains("containerd"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "[a-z0-9@.x*+-]{0,30}") {
+            if let Ok(runtime) = text.parse::<Runtime>() {
+                prop_assert_eq!(runtime.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn every_version_of_a_node_runtime_has_one_rule(minor in 0u32..30, patch in 0u32..60, major in 1u32..3) {
+            let runtime = format!("containerd@{major}.{minor}.{patch}");
+            for os in ["linux", "windows"] {
+                prop_assert_eq!(labels(&runtime, os).len(), 1, "{} {:?}", runtime, labels(&runtime, os));
+            }
+        }
+    }
+}

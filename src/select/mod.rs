@@ -1,0 +1,47 @@
+//! Which manifest of an index a client takes.
+//!
+//! There is no single rule. A container runtime matches the entries of an index against its host and prefers
+//! some matches to others, and both changed from version to version, on Windows more than once within one
+//! minor. A [`Band`] is a range of versions of one client that follow one rule; [`Band::choose`] says what it
+//! picks and what it downloads.
+//!
+//! What a node may ask for is the union over the bands that may run there ([`node_bands`]), because the index
+//! travels unchanged: an entry that a runtime prefers but that was left behind fails the pull, it does not
+//! fall back.
+//!
+//! Nested indexes are walked by the caller, entry by entry.
+
+mod band;
+mod client;
+mod containerd_linux;
+mod containerd_windows;
+mod copy_tools;
+mod docker;
+mod reason;
+mod regclient;
+mod rule;
+mod spelling;
+#[cfg(test)]
+mod tests;
+mod versions;
+
+pub use band::{Band, Choice};
+pub use client::{Client, ParseRuntimeError, Runtime};
+
+use crate::oci::NodeKind;
+
+/// Every band of every client.
+pub fn bands() -> &'static [Band] {
+    band::BANDS
+}
+
+/// The bands of the runtimes that nodes of `kind` may have, narrowed to `runtimes` where there are any.
+///
+/// The result is empty when none of `runtimes` exists for the operating system, CRI-O on Windows for example.
+pub fn node_bands(kind: &NodeKind, runtimes: &[Runtime]) -> Vec<&'static Band> {
+    bands()
+        .iter()
+        .filter(|band| band.applies_to(kind.os()) && band.client.runs_on(kind.os()))
+        .filter(|band| runtimes.is_empty() || runtimes.iter().any(|runtime| runtime.covers_on_node(band)))
+        .collect()
+}

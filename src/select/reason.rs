@@ -1,0 +1,214 @@
+//! A selection in words for an operator.
+
+use std::fmt::Write;
+
+use super::band::Band;
+use super::client::Client;
+use super::rule::{Needs, Note, Order, Selection};
+use super::versions::{self, Floor, Version, first_three};
+use crate::oci::Platform;
+
+/// How many entries of an index a sentence names.
+const NAMED: usize = 6;
+
+/// Whether a host can run an image without a virtual machine around it.
+///
+/// Source: Microsoft's "Windows container version compatibility": below Windows Server 2022 the same build,
+/// from there on also the release before.
+pub(super) fn runs(host: &Platform, image: &Platform) -> bool {
+    if !host.os.eq_ignore_ascii_case(&image.os) && !image.os.is_empty() {
+        return false;
+    }
+    match (Version::parse(&host.os_version), Version::parse(&image.os_version)) {
+        (Some(host), Some(image)) => versions::compatible(host, image, Floor::PreviousGeneration),
+        _ => true,
+    }
+}
+
+/// Says what `band` does and why.
+pub(super) fn reason(
+    band: &Band,
+    host: &Platform,
+    entries: &[Option<Platform>],
+    selection: &Selection,
+) -> String {
+    let mut text = match band.client {
+        Client::Skopeo => "skopeo (also podman and CRI-O)".to_owned(),
+        _ => band.label(),
+    };
+    match selection.picks.map(|at| entries.get(at).and_then(Option::as_ref)) {
+        Some(Some(image)) => {
+            text.push_str(&taken(host, image, selection));
+            text.push_str(&passed_over(host, image, entries));
+            text.push_str(&cannot_run(host, image));
+        }
+        Some(None) => text.push_str(match (band.client, selection.reads_config) {
+            (Client::Crane, _) => " takes the first entry without a platform, which counts as linux/amd64",
+            (_, true) => {
+                " finds no entry that states a matching platform, takes the first that states none and reads its \
+                 configuration"
+            }
+            (_, false) => " finds no entry that states a matching platform and takes the first that states none",
+        }),
+        None => text.push_str(&refused(host, entries, selection)),
+    }
+    text.push_str(&noted(selection));
+    text
+}
+
+/// Why this image.
+fn taken(host: &Platform, image: &Platform, selection: &Selection) -> String {
+    let image_name = name(image);
+    match selection.order {
+        Order::WindowsFirst if image.os != "windows" => {
+            format!(" finds no Windows entry and falls back to {image_name}")
+        }
+        Order::WindowsFirst => format!(" ignores os.version and takes the first Windows entry: {image_name}"),
+        Order::OwnBuild if first_three(&image.os_version) != first_three(&host.os_version) => {
+            format!(" finds no entry of the host's build and takes the first that is not newer: {image_name}")
+        }
+        _ if selection.matches == 1 => format!(" takes the only match: {image_name}"),
+        Order::OwnBuild => format!(" takes the first entry of the host's build: {image_name}"),
+        Order::Index => format!(" takes the first compatible entry in index order: {image_name}"),
+        Order::Variant => format!(" takes the entry nearest to {host}: {image_name}"),
+        Order::Revision => format!(
+            " takes the greatest revision (the fourth part of os.version) of all compatible entries: {image_name}"
+        ),
+        Order::VersionText => format!(" takes the greatest os.version, compared as text: {image_name}"),
+        Order::VersionNumbers => {
+            format!(" takes the os.version that is asked for or else the greatest: {image_name}")
+        }
+    }
+}
+
+/// Says so when the index has an image of the host's own build and another one is taken.
+fn passed_over(host: &Platform, image: &Platform, entries: &[Option<Platform>]) -> String {
+    let own = first_three(&host.os_version);
+    if own.is_empty() || first_three(&image.os_version) == own {
+        return String::new();
+    }
+    let passed = entries.iter().flatten().find(|entry| {
+        entry.os == host.os
+            && entry.architecture == host.architecture
+            && first_three(&entry.os_version) == own
+    });
+    passed.map(|entry| format!(", not {}", name(entry))).unwrap_or_default()
+}
+
+fn cannot_run(host: &Platform, image: &Platform) -> String {
+    if runs(host, image) {
+        String::new()
+    } else if host.os == image.os {
+        format!("; {} cannot run it without Hyper-V isolation", host_name(host))
+    } else {
+        format!("; {} cannot run it", host_name(host))
+    }
+}
+
+/// Why nothing, what would have been taken, and what is there.
+fn refused(host: &Platform, entries: &[Option<Platform>], selection: &Selection) -> String {
+    if let Note::NotDownloaded(at) = selection.note
+        && let Some(Some(image)) = entries.get(at)
+    {
+        return format!(
+            " cannot pull: its transfer service downloads entries for exactly {host}, not {}; with \
+             use_local_image_pull = true in containerd's configuration it takes that one",
+            name(image)
+        );
+    }
+    format!(" finds no match: it needs {}; the index has {}", needs(host, &selection.needs), list(entries))
+}
+
+fn needs(host: &Platform, needs: &Needs) -> String {
+    let architecture = &host.architecture;
+    let build = first_three(&host.os_version);
+    let windows = format!("an entry for windows/{architecture}");
+    match needs {
+        Needs::Platform => {
+            let plain = Platform { os_version: String::new(), ..host.clone() };
+            format!("an entry for {plain} or for what that falls back to")
+        }
+        Needs::Equal if host.os_version.is_empty() => format!("an entry for {host}"),
+        Needs::Equal => format!("an entry for {host}, with this os.version to the last digit"),
+        Needs::AnyWindows => windows,
+        Needs::SameBuild => format!("{windows} whose os.version begins with {build}"),
+        Needs::SameBuildOrNone => {
+            format!("{windows} whose os.version begins with {build}, or without os.version")
+        }
+        Needs::Builds(range) if range.start() == range.end() => {
+            format!("{windows} of build {}, or without os.version", range.start())
+        }
+        Needs::Builds(range) => {
+            format!("{windows} of build {} to {}, or without os.version", range.start(), range.end())
+        }
+        Needs::UpTo(build) => format!("{windows} of build {build} or older, or without os.version"),
+    }
+}
+
+fn list(entries: &[Option<Platform>]) -> String {
+    if entries.is_empty() {
+        return "no entries".to_owned();
+    }
+    let named: Vec<String> = entries
+        .iter()
+        .take(NAMED)
+        .map(|entry| entry.as_ref().map_or_else(|| "an entry without a platform".to_owned(), shown))
+        .collect();
+    let mut text = named.join(", ");
+    if let Some(more) = entries.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        let _ = write!(text, " and {more} more");
+    }
+    text
+}
+
+fn noted(selection: &Selection) -> String {
+    let mut text = match selection.note {
+        Note::None | Note::NotDownloaded(_) => String::new(),
+        Note::IgnoresBuild => "; it does not look at the Windows build".to_owned(),
+        Note::ProcessorDecides => {
+            "; it asks the processor for its level of amd64, so any of them may be downloaded".to_owned()
+        }
+        Note::StatesNoLevel => {
+            "; containerd itself states plain linux/amd64 on every processor, so that entry is downloaded too"
+                .to_owned()
+        }
+    };
+    if selection.fetches.len() > 1 && selection.note != Note::ProcessorDecides {
+        let _ = write!(
+            text,
+            "; it downloads {} entries, and one that is missing fails the pull",
+            selection.fetches.len()
+        );
+    }
+    text
+}
+
+/// `the 2022 image`, `the linux/arm/v6 image`.
+fn name(image: &Platform) -> String {
+    if image.os != "windows" {
+        return format!("the {} image", shown(image));
+    }
+    match Version::parse(&image.os_version).map(Version::build) {
+        Some(build) => match versions::release_name(build) {
+            Some(name) => format!("the {name} image"),
+            None => format!("the image of build {build}"),
+        },
+        None if image.os_version.is_empty() => "the Windows image without os.version".to_owned(),
+        None => format!("the {} image", shown(image)),
+    }
+}
+
+fn host_name(host: &Platform) -> String {
+    match Version::parse(&host.os_version).map(Version::build) {
+        Some(build) => match versions::release_name(build) {
+            Some(name) => format!("a Windows {name} host"),
+            None => format!("a Windows host of build {build}"),
+        },
+        None => format!("a {} host", shown(host)),
+    }
+}
+
+/// A platform from outside, fit for a terminal and a log.
+fn shown(platform: &Platform) -> String {
+    platform.to_string().chars().filter(|c| !c.is_control()).take(80).collect()
+}
