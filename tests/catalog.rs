@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use dray::catalog::{Catalog, CatalogError, Needs, PullPolicy, ReleaseId, Severity, StripDefaults};
-use dray::oci::NodeKind;
+use dray::oci::{Digest, NodeKind};
 use serde::Deserialize;
 
 const LINUX: &str = "linux/amd64";
@@ -13,8 +14,9 @@ const WINDOWS_2019: &str = "windows/ltsc2019";
 const WINDOWS_2022: &str = "windows/ltsc2022";
 const WINDOWS_2025: &str = "windows/ltsc2025";
 
-fn catalog() -> Catalog {
-    Catalog::builtin().unwrap()
+fn catalog() -> &'static Catalog {
+    static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog::builtin().unwrap());
+    &CATALOG
 }
 
 fn needs(release: &str, with: &[&str], kinds: &[&str]) -> Needs {
@@ -242,9 +244,44 @@ fn a_directory_adds_and_overrides() {
     assert_eq!(catalog.releases(Some("k0s")).unwrap().last().unwrap().id.version, "v1.36.9+k0s.0");
 
     std::fs::write(directory.path().join("k0s/1.36.yaml"), "distribution: k0s\nimages: []\n").unwrap();
-    let error = catalog.needs(&"k0s@v1.36.3+k0s.2".parse().unwrap(), &[], &kinds).unwrap_err();
+    let broken = Catalog::with_overrides(&[directory.path().to_owned()]).unwrap();
+    let error = broken.needs(&"k0s@v1.36.3+k0s.2".parse().unwrap(), &[], &kinds).unwrap_err();
     assert!(matches!(error, CatalogError::Parse { .. }), "{error}");
     assert!(error.to_string().contains("k0s/1.36.yaml"), "{error}");
     let missing = Catalog::with_overrides(&[PathBuf::from("/nonexistent")]).unwrap_err();
     assert!(missing.to_string().contains("/nonexistent"), "{missing}");
+}
+
+/// Lists of a release as one text: Linux by default, Linux with all features, Windows.
+fn fingerprint(id: &str) -> String {
+    let catalog = catalog();
+    let release = catalog.release(&id.parse().unwrap()).unwrap();
+    let features: Vec<&str> = release.features().into_iter().collect();
+    let sorted = |needs: &Needs| {
+        let unique: BTreeSet<String> = references(needs).into_iter().collect();
+        unique.into_iter().collect::<Vec<_>>().join("\n")
+    };
+    let [default, all, windows] =
+        [needs(id, &[], &[LINUX]), needs(id, &features, &[LINUX]), needs(id, &[], &[WINDOWS_2022])]
+            .map(|needs| sorted(&needs));
+    let digest = Digest::sha256(format!("{default}\n\n{all}\n\n{windows}").as_bytes());
+    digest.hex()[..16].to_owned()
+}
+
+#[test]
+fn every_other_release_lists_what_its_sources_list() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/catalog/list-hashes.json");
+    let expected: BTreeMap<String, String> =
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let wrong: Vec<&String> =
+        expected.iter().filter(|(id, hash)| fingerprint(id) != **hash).map(|(id, _)| id).collect();
+    assert!(wrong.is_empty(), "{} of {} differ: {wrong:?}", wrong.len(), expected.len());
+    let known: BTreeSet<String> = catalog()
+        .releases(None)
+        .unwrap()
+        .into_iter()
+        .filter(|release| !matches!(release.id.distro.as_str(), "k0s" | "openkruise"))
+        .map(|release| release.id.to_string())
+        .collect();
+    assert_eq!(known, expected.into_keys().collect());
 }

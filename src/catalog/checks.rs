@@ -51,59 +51,77 @@ pub(super) fn architecture(release: &Release, kind: &NodeKind, problems: &mut Ve
 
 /// A component that is on has no image for the node's architecture.
 pub(super) fn no_image_for_architecture(item: &ReleaseComponent, kind: &NodeKind) -> Problem {
-    let component = &item.component;
     problem(
         "no-image-for-architecture",
         Severity::Warning,
-        format!(
-            "{} ({}) has no image for {kind}; it exists for {}",
-            component.name,
-            item.reference,
-            component.arch.join(", ")
-        ),
+        format!("{} ({}) has no image for {kind}", item.component.name, item.reference),
         "use another feature on these nodes, or accept that the component does not run there",
         vec![kind.clone()],
     )
 }
 
-/// Whether the image has an entry that the Windows node runs, as far as that is known without a network.
-pub(super) fn entry(
-    item: &ReleaseComponent,
+/// What the image's index offers to a Windows node, and whether that is certain; none where it is not known without a
+/// network.
+fn offered(item: &ReleaseComponent, kind: &NodeKind, table: &WindowsTable) -> Option<(Offer, bool)> {
+    let host = kind.windows_build()?;
+    let component = &item.component;
+    if !component.builds.is_empty() {
+        let builds: Vec<WindowsBuild> =
+            component.builds.iter().filter_map(|build| build.parse().ok()).collect();
+        return Some((offer(host, &builds), true));
+    }
+    let pause = (component.pull == PullPolicy::Sandbox).then(|| table.pause(&item.reference)).flatten()?;
+    Some((offer(host, &pause.builds), pause.certain))
+}
+
+/// Images that have no entry which the Windows node runs, and pause images whose entry does not do for Hyper-V.
+pub(super) fn entries(
+    items: &[&ReleaseComponent],
     kind: &NodeKind,
     table: &WindowsTable,
     problems: &mut Vec<Problem>,
 ) {
     let Some(host) = kind.windows_build() else { return };
-    let component = &item.component;
-    let is_sandbox = component.pull == PullPolicy::Sandbox;
-    let (builds, certain): (Vec<WindowsBuild>, bool) = if component.builds.is_empty() {
-        match is_sandbox.then(|| table.pause(&item.reference)).flatten() {
-            Some(pause) => (pause.builds.clone(), pause.certain),
-            None => return,
+    let mut older = Vec::new();
+    for item in items {
+        match offered(item, kind, table) {
+            Some((Offer::Nothing, certain)) => {
+                // Of the images of several container runtimes, a node asks for one.
+                let certain = certain && item.component.runtimes.is_empty();
+                problems.push(problem(
+                    "windows-entry-missing",
+                    if certain { Severity::Blocker } else { Severity::Warning },
+                    format!(
+                        "{} has no entry that {kind} runs; needed by {}",
+                        item.reference, item.component.name
+                    ),
+                    "use a release whose image has one, or override the image in the node's configuration",
+                    vec![kind.clone()],
+                ));
+            }
+            Some((Offer::Older(_), _))
+                if item.component.pull == PullPolicy::Sandbox && host.build >= SERVER_2025 =>
+            {
+                let reference = item.reference.to_string();
+                if !older.contains(&reference) {
+                    older.push(reference);
+                }
+            }
+            _ => {}
         }
-    } else {
-        (component.builds.iter().filter_map(|build| build.parse().ok()).collect(), true)
-    };
-    match offer(host, &builds) {
-        Offer::Nothing => problems.push(problem(
-            "windows-entry-missing",
-            if certain { Severity::Blocker } else { Severity::Warning },
-            format!("{} has no entry that {kind} runs; needed by {}", item.reference, component.name),
-            "use a release whose image has one, or override the image in the cluster's configuration",
-            vec![kind.clone()],
-        )),
-        Offer::Older(build) if is_sandbox && host.build >= SERVER_2025 => problems.push(problem(
+    }
+    if !older.is_empty() {
+        problems.push(problem(
             "pause-hyper-v",
             Severity::Warning,
             format!(
-                "{} has no entry for {kind}: with Hyper-V isolation its utility VM boots as {build} and images of the \
-                 host's own build fail in it (HCS_E_IMAGE_MISMATCH); process isolation works",
-                item.reference
+                "no entry for {kind} in {}: with Hyper-V isolation the utility VM boots as Windows Server 2022 and \
+                 images of the host's own build fail in it (HCS_E_IMAGE_MISMATCH); process isolation works",
+                older.join(", ")
             ),
             "set the sandbox image to registry.k8s.io/pause:3.10.2 or later where Hyper-V isolation is used",
             vec![kind.clone()],
-        )),
-        Offer::Native | Offer::Older(_) => {}
+        ));
     }
 }
 
@@ -119,7 +137,8 @@ pub(super) fn nodes(
         support(release, kind, table, problems);
         let nothing = images.iter().all(|need| !need.nodes.contains(kind));
         let explained = problems.iter().any(|p| p.severity == Severity::Blocker && p.nodes.contains(kind));
-        if nothing && !explained {
+        // Software that is no distribution need not run on every node.
+        if nothing && !explained && release.kubernetes.is_some() {
             problems.push(problem(
                 "windows-part-empty",
                 Severity::Blocker,
@@ -158,11 +177,7 @@ fn support(release: &Release, kind: &NodeKind, table: &WindowsTable, problems: &
         return;
     }
     let supported = match &windows.kubernetes {
-        Some(range) => match &range.until {
-            Some(until) if *until == range.from => format!("by Kubernetes {until} only"),
-            Some(until) => format!("by Kubernetes {} to {until}", range.from),
-            None => format!("from Kubernetes {} on", range.from),
-        },
+        Some(range) => format!("by {range}"),
         None => "by no version of Kubernetes".to_owned(),
     };
     let note = if windows.note.is_empty() { String::new() } else { format!(" ({})", windows.note) };

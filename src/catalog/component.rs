@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::windows::KubernetesRange;
+
 /// Operating systems of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -68,6 +70,8 @@ pub struct Component {
     /// Container runtimes that ask for it, `containerd@1.7`; empty: whatever the runtime is.
     #[serde(default)]
     pub runtimes: Vec<String>,
+    /// The Kubernetes versions that it is for, where it does not follow the releases; none: any.
+    pub kubernetes: Option<KubernetesRange>,
     /// What a reader should know.
     #[serde(default)]
     pub note: String,

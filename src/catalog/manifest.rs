@@ -25,6 +25,9 @@ pub(super) struct ReleaseFile {
     /// Architectures of Linux nodes that the releases exist for; empty: any.
     #[serde(default)]
     architectures: Vec<String>,
+    /// Features that exist for some of these architectures only.
+    #[serde(default)]
+    feature_arch: BTreeMap<String, Vec<String>>,
     /// Features of the default configuration.
     #[serde(default)]
     defaults: Vec<String>,
@@ -61,6 +64,7 @@ pub(super) struct ReleaseEntry {
     #[serde(default)]
     removed: Vec<String>,
     architectures: Option<Vec<String>>,
+    feature_arch: Option<BTreeMap<String, Vec<String>>>,
     problems: Option<Vec<String>>,
     #[serde(default)]
     facts: Facts,
@@ -83,6 +87,8 @@ pub struct Release {
     pub kubernetes: Option<(u32, u32)>,
     /// Architectures of Linux nodes that it exists for; empty: any.
     pub architectures: Vec<String>,
+    /// Features that exist for some of these architectures only.
+    pub feature_arch: BTreeMap<String, Vec<String>>,
     /// Features of the default configuration.
     pub defaults: Vec<String>,
     /// Networks that reach Windows nodes; the first is assumed when none is asked for.
@@ -115,9 +121,14 @@ impl Release {
         conditions.chain(&self.windows_networks).chain(&self.defaults).map(String::as_str).collect()
     }
 
-    /// Adds components that do not follow the release.
+    /// Adds components that do not follow the release, those for its Kubernetes version.
     pub(super) fn extend(&mut self, file: &str, components: Vec<Component>) -> Result<(), CatalogError> {
-        for component in components {
+        let applies = |component: &Component| match (&component.kubernetes, self.kubernetes) {
+            (Some(range), Some(minor)) => range.contains(minor),
+            _ => true,
+        };
+        let applicable: Vec<Component> = components.into_iter().filter(applies).collect();
+        for component in applicable {
             let tag = component.tag.clone();
             self.components.extend(complete(file, &self.id, component, tag)?);
         }
@@ -129,6 +140,7 @@ impl Release {
 struct State {
     components: Vec<(Component, Option<String>)>,
     architectures: Vec<String>,
+    feature_arch: BTreeMap<String, Vec<String>>,
     problems: Vec<String>,
     facts: Facts,
     assets: Vec<String>,
@@ -143,6 +155,7 @@ impl ReleaseFile {
         let mut state = State {
             components: self.components.iter().map(|c| (c.clone(), c.tag.clone())).collect(),
             architectures: self.architectures.clone(),
+            feature_arch: self.feature_arch.clone(),
             problems: self.problems.clone(),
             facts: self.facts.clone(),
             assets: self.assets.clone(),
@@ -158,6 +171,7 @@ impl ReleaseFile {
         Ok(Some(Release {
             kubernetes: self.kubernetes.as_deref().and_then(minor_of),
             architectures: state.architectures,
+            feature_arch: state.feature_arch,
             defaults: self.defaults.clone(),
             windows_networks: self.windows_networks.clone(),
             problems: state.problems,
@@ -183,6 +197,9 @@ impl State {
             self.find(file, entry, name)?.1 = None;
         }
         self.facts = self.facts.overlaid(&entry.facts);
+        if let Some(value) = &entry.feature_arch {
+            self.feature_arch.clone_from(value);
+        }
         for (field, change) in [
             (&mut self.architectures, &entry.architectures),
             (&mut self.problems, &entry.problems),

@@ -14,7 +14,9 @@ mod release_id;
 mod source;
 mod windows;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use component::{Component, Os, PullPolicy};
 pub use error::CatalogError;
@@ -37,7 +39,14 @@ use source::Sources;
 pub struct Catalog {
     sources: Sources,
     windows: WindowsTable,
+    /// Files of releases that were parsed, by name; each is asked about many times.
+    parsed: Mutex<BTreeMap<String, Arc<[Parsed]>>>,
+    /// The texts of known problems, when they were first needed.
+    problems: Mutex<Option<Arc<[ProblemTable]>>>,
 }
+
+/// A parsed file of releases and what messages call it.
+type Parsed = (String, ReleaseFile);
 
 /// A release in a listing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -69,7 +78,7 @@ impl Catalog {
         for text in sources.texts("windows")?.iter().rev() {
             windows.overlay(text.parse()?);
         }
-        Ok(Self { sources, windows })
+        Ok(Self { sources, windows, parsed: Mutex::default(), problems: Mutex::default() })
     }
 
     /// Reads a node kind: any spelling that [`NodeKind`] reads, and aliases like `windows/ltsc2022`.
@@ -107,10 +116,9 @@ impl Catalog {
         }
         let mut found: Vec<ReleaseSummary> = Vec::new();
         for name in self.files(distro) {
-            for text in self.sources.texts(name)? {
-                let file: ReleaseFile = text.parse()?;
+            for (label, file) in self.parsed(name)?.iter() {
                 for entry in &file.releases {
-                    if let Some(release) = file.release(&text.label, &entry.version)? {
+                    if let Some(release) = file.release(label, &entry.version)? {
                         found.push(self.summary(release)?);
                     }
                 }
@@ -126,9 +134,8 @@ impl Catalog {
     pub fn release(&self, id: &ReleaseId) -> Result<Release, CatalogError> {
         self.check_distribution(&id.distro)?;
         for name in Self::names_for(id) {
-            for text in self.sources.texts(&name)? {
-                let file: ReleaseFile = text.parse()?;
-                if let Some(release) = file.release(&text.label, &id.version)? {
+            for (label, file) in self.parsed(&name)?.iter() {
+                if let Some(release) = file.release(label, &id.version)? {
                     return self.with_addons(release);
                 }
             }
@@ -168,8 +175,7 @@ impl Catalog {
         if release.problems.is_empty() {
             return Ok(Vec::new());
         }
-        let tables = self.sources.texts("problems")?;
-        let tables = tables.iter().map(source::Text::parse).collect::<Result<Vec<ProblemTable>, _>>()?;
+        let tables = self.problem_tables()?;
         let mut found = Vec::new();
         for id in &release.problems {
             let known = tables.iter().find_map(|table| table.problems.get(id));
@@ -198,6 +204,31 @@ impl Catalog {
             release.extend(&text.label, addons.components)?;
         }
         Ok(release)
+    }
+
+    /// The files of this name, the most important first.
+    fn parsed(&self, name: &str) -> Result<Arc<[Parsed]>, CatalogError> {
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(files) = parsed.get(name) {
+            return Ok(Arc::clone(files));
+        }
+        let texts = self.sources.texts(name)?;
+        let files = texts.into_iter().map(|text| Ok((text.label.clone(), text.parse()?)));
+        let files: Arc<[Parsed]> = files.collect::<Result<_, CatalogError>>()?;
+        parsed.insert(name.to_owned(), Arc::clone(&files));
+        Ok(files)
+    }
+
+    /// The texts of known problems, the most important first.
+    fn problem_tables(&self) -> Result<Arc<[ProblemTable]>, CatalogError> {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tables) = problems.as_ref() {
+            return Ok(Arc::clone(tables));
+        }
+        let texts = self.sources.texts("problems")?;
+        let tables: Arc<[ProblemTable]> = texts.iter().map(source::Text::parse).collect::<Result<_, _>>()?;
+        *problems = Some(Arc::clone(&tables));
+        Ok(tables)
     }
 
     fn summary(&self, release: Release) -> Result<ReleaseSummary, CatalogError> {
@@ -234,10 +265,9 @@ impl Catalog {
     fn unknown(&self, id: &ReleaseId) -> Result<CatalogError, CatalogError> {
         let mut versions: Vec<String> = Vec::new();
         for name in self.files(Some(&id.distro)) {
-            for text in self.sources.texts(name)? {
-                let file: ReleaseFile = text.parse()?;
-                versions.extend(file.releases.into_iter().map(|entry| entry.version));
-            }
+            let files = self.parsed(name)?;
+            let entries = files.iter().flat_map(|(_, file)| &file.releases);
+            versions.extend(entries.map(|entry| entry.version.clone()));
         }
         versions.sort_by(|a, b| compare_versions(a, b));
         versions.dedup();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::checks;
-use super::component::{Os, PullPolicy};
+use super::component::{Component, Os, PullPolicy};
 use super::manifest::{Release, ReleaseComponent};
 use super::problem::{Problem, Severity};
 use super::windows::WindowsTable;
@@ -91,11 +91,11 @@ pub(super) fn needs(
     };
     let exists: Vec<NodeKind> =
         kinds.iter().filter(|kind| checks::architecture(release, kind, &mut problems)).cloned().collect();
-    for item in release.components.iter().filter(on) {
+    let items: Vec<&ReleaseComponent> = release.components.iter().filter(on).collect();
+    for item in &items {
         let mut nodes = Vec::new();
         for kind in exists.iter().filter(|kind| runs_on(item, kind)) {
-            if has_architecture(item, kind) {
-                checks::entry(item, kind, table, &mut problems);
+            if has_architecture(release, item, &active, kind) {
                 nodes.push(kind.clone());
             } else {
                 problems.push(checks::no_image_for_architecture(item, kind));
@@ -104,6 +104,11 @@ pub(super) fn needs(
         if !nodes.is_empty() {
             add(&mut images, item, nodes, kinds);
         }
+    }
+    for kind in &exists {
+        let on_kind: Vec<&ReleaseComponent> =
+            items.iter().copied().filter(|item| runs_on(item, kind)).collect();
+        checks::entries(&on_kind, kind, table, &mut problems);
     }
     checks::nodes(release, &exists, &images, table, &mut problems);
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
@@ -114,9 +119,25 @@ fn runs_on(item: &ReleaseComponent, kind: &NodeKind) -> bool {
     item.component.os.contains(if kind.is_windows() { &Os::Windows } else { &Os::Linux })
 }
 
-fn has_architecture(item: &ReleaseComponent, kind: &NodeKind) -> bool {
-    let arch = &item.component.arch;
-    kind.is_windows() || arch.is_empty() || arch.iter().any(|arch| arch == kind.architecture())
+/// Whether the image exists for the node's architecture, and so does a feature that brings it.
+fn has_architecture(
+    release: &Release,
+    item: &ReleaseComponent,
+    active: &BTreeSet<String>,
+    kind: &NodeKind,
+) -> bool {
+    if kind.is_windows() {
+        return true;
+    }
+    let allows = |list: &[String]| list.iter().any(|arch| arch == kind.architecture());
+    let Component { arch, when, .. } = &item.component;
+    let brings = |feature: &&String| active.contains(*feature);
+    (arch.is_empty() || allows(arch))
+        && (when.is_empty()
+            || when
+                .iter()
+                .filter(brings)
+                .any(|f| release.feature_arch.get(f).is_none_or(|list| allows(list))))
 }
 
 /// Adds an image, or the nodes of one that is there already.

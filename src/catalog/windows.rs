@@ -1,6 +1,8 @@
 //! Windows releases: their builds and names, the Kubernetes versions that support them, and which pause images have
 //! an entry for them.
 
+use std::fmt;
+
 use serde::{Deserialize, Deserializer};
 
 use super::release_id::minor_of;
@@ -48,20 +50,35 @@ pub struct WindowsRelease {
 }
 
 /// Kubernetes minor versions, both ends included.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KubernetesRange {
-    /// The first, `1.14`.
-    pub from: String,
-    /// The last; none while it is supported.
+    /// The first, `1.14`; none: all before the last.
+    pub from: Option<String>,
+    /// The last; none: all after the first.
     pub until: Option<String>,
 }
 
+impl fmt::Display for KubernetesRange {
+    /// Prints `Kubernetes 1.14 to 1.34`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.from, &self.until) {
+            (Some(from), Some(until)) if from == until => write!(f, "Kubernetes {from} only"),
+            (Some(from), Some(until)) => write!(f, "Kubernetes {from} to {until}"),
+            (Some(from), None) => write!(f, "Kubernetes {from} and later"),
+            (None, Some(until)) => write!(f, "Kubernetes {until} and earlier"),
+            (None, None) => f.write_str("any Kubernetes"),
+        }
+    }
+}
+
 impl KubernetesRange {
-    /// Whether the range has this minor version.
+    /// Whether the range has this minor version. A bound that is no version holds for nothing.
     pub fn contains(&self, minor: (u32, u32)) -> bool {
-        minor_of(&self.from).is_some_and(|from| from <= minor)
-            && self.until.as_deref().is_none_or(|until| minor_of(until).is_some_and(|until| minor <= until))
+        let within = |bound: &Option<String>, holds: fn(&(u32, u32), &(u32, u32)) -> bool| {
+            bound.as_deref().is_none_or(|bound| minor_of(bound).is_some_and(|bound| holds(&bound, &minor)))
+        };
+        within(&self.from, PartialOrd::le) && within(&self.until, PartialOrd::ge)
     }
 }
 
@@ -181,9 +198,9 @@ mod tests {
 
     #[test]
     fn ranges_include_both_ends() {
-        let range = KubernetesRange { from: "1.14".into(), until: Some("1.34".into()) };
+        let range = KubernetesRange { from: Some("1.14".into()), until: Some("1.34".into()) };
         assert!(range.contains((1, 14)) && range.contains((1, 34)));
         assert!(!range.contains((1, 13)) && !range.contains((1, 35)));
-        assert!(KubernetesRange { from: "1.23".into(), until: None }.contains((1, 40)));
+        assert!(KubernetesRange { from: Some("1.23".into()), until: None }.contains((1, 40)));
     }
 }
