@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod catalog;
 mod file;
 pub mod oci;
+pub mod registry;
 pub mod resolve;
 pub mod select;
 pub mod store;

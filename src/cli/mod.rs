@@ -8,6 +8,7 @@ mod global;
 mod keygen;
 mod output;
 mod runtime;
+mod serve;
 mod upstream;
 
 use std::process::ExitCode;
@@ -35,12 +36,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Keygen(keygen::Keygen),
+    Serve(serve::Serve),
 }
 
 impl Command {
     fn run(self, context: &Context) -> Result<(), CliError> {
         match self {
             Self::Keygen(command) => command.run(context),
+            Self::Serve(command) => command.run(context),
         }
     }
 }

@@ -54,6 +54,15 @@ impl Context {
     }
 }
 
+/// Runs a server, which knows by itself when to stop.
+pub(crate) fn serve<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::failed)?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
+}
+
 /// Sends the library's log lines to stderr: warnings always, more with `-v`, or as `RUST_LOG` says.
 fn start_logging(global: &Global) {
     use tracing_subscriber::EnvFilter;

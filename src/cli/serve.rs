@@ -1,0 +1,94 @@
+//! `dray serve`
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use dray::registry::{Config, Naming, Server};
+use dray::store::{Content, Store};
+use serde::Serialize;
+
+use super::error::CliError;
+use super::runtime::{Context, serve};
+
+/// Serve images as a registry
+///
+/// Nodes find images by their original names: by path (/v2/registry.k8s.io/pause/…), by containerd's ?ns=, by both, by
+/// the Host header, or by the name alone where it is the only one. SIGTERM and Ctrl-C let transfers finish first.
+#[derive(Args)]
+#[command(after_help = "Example:\n  dray serve --store /var/lib/dray --listen 0.0.0.0:5000")]
+pub(crate) struct Serve {
+    /// The store to serve
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
+    listen: SocketAddr,
+
+    /// Requests that come for the host NAME mean images of the registry HOST
+    #[arg(long, value_name = "NAME=HOST", value_parser = parse_host, value_delimiter = ',')]
+    host: Vec<(String, String)>,
+
+    /// PATH in front of a name means nothing, as with k0s' images.repository: site:5000/PATH
+    #[arg(long, value_name = "PATH", value_delimiter = ',')]
+    prefix: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Serving {
+    address: SocketAddr,
+}
+
+impl Serve {
+    pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let images: Arc<dyn Content> = Arc::new(Store::open(&self.store).map_err(CliError::failed)?);
+        let config = Config {
+            listen: self.listen,
+            naming: Naming { hosts: BTreeMap::from_iter(self.host), prefixes: self.prefix },
+            ..Config::default()
+        };
+        serve(async {
+            let server = Server::bind(images, config).await?;
+            let serving = Serving { address: server.local_addr() };
+            context.output.result(&serving, || format!("serving on http://{}", serving.address))?;
+            server.run(stop_signal()).await;
+            Ok(())
+        })
+    }
+}
+
+fn parse_host(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, host)) if !name.is_empty() && !host.is_empty() => {
+            Ok((name.to_ascii_lowercase(), host.to_owned()))
+        }
+        _ => Err("expected NAME=HOST, such as hub.site.local=docker.io".into()),
+    }
+}
+
+/// Completes when the process is asked to stop.
+async fn stop_signal() {
+    let interrupt = async {
+        // Where there is no Ctrl-C to listen to, none can come.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminate = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => _ = signal.recv().await,
+            Err(_) => std::future::pending::<()>().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate => {}
+    }
+}

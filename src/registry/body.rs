@@ -1,0 +1,129 @@
+//! Bodies of responses: a few bytes, or a stretch of a blob read in large pieces.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use tokio::task::JoinHandle;
+
+use crate::store::Blob;
+
+/// How much of a blob is read at once. Smaller pieces cost more calls, larger ones only memory: two of them are held for
+/// each transfer.
+const PIECE: usize = 256 * 1024;
+
+/// The body of a response.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// A stretch of a blob.
+    Blob(BlobReader),
+}
+
+impl Body {
+    pub(super) fn empty() -> Self {
+        Self::Bytes(Bytes::new())
+    }
+
+    /// The bytes of `blob` from `start` to before `end`.
+    pub(super) fn blob(blob: Blob, start: u64, end: u64) -> Self {
+        Self::Blob(BlobReader { blob, position: start, end, reading: None })
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+/// Reads a stretch of a blob on threads for blocking work, one piece ahead of what is being sent.
+#[derive(Debug)]
+pub(super) struct BlobReader {
+    blob: Blob,
+    position: u64,
+    end: u64,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl BlobReader {
+    fn left(&self) -> u64 {
+        self.end - self.position
+    }
+
+    /// Starts to read the next piece, if there is one.
+    fn start(&mut self) {
+        if self.left() == 0 {
+            return;
+        }
+        let length = usize::try_from(self.left()).map_or(PIECE, |left| left.min(PIECE));
+        let (blob, position) = (self.blob.clone(), self.position);
+        self.reading = Some(tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; length];
+            let read = blob.read_at(&mut piece, position)?;
+            piece.truncate(read);
+            Ok(Bytes::from(piece))
+        }));
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if self.reading.is_none() {
+            self.start();
+        }
+        let Some(reading) = &mut self.reading else { return Poll::Ready(None) };
+        let result = ready!(Pin::new(reading).poll(context));
+        self.reading = None;
+        Poll::Ready(Some(match result.map_err(io::Error::other).flatten() {
+            Ok(piece) if piece.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(piece) => {
+                self.position += piece.len() as u64;
+                self.start();
+                Ok(piece)
+            }
+            Err(error) => {
+                // The status line has gone out; all that is left is to break the connection off.
+                tracing::error!("cannot read a blob while sending it: {error}");
+                Err(error)
+            }
+        }))
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self.get_mut() {
+            Self::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Blob(reader) => reader.poll(context).map_ok(Frame::data),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes.is_empty(),
+            Self::Blob(reader) => reader.left() == 0 && reader.reading.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Blob(reader) => SizeHint::with_exact(reader.left()),
+        }
+    }
+}

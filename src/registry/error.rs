@@ -1,0 +1,158 @@
+//! Errors as the distribution specification wants them: a status, and JSON with a code.
+
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use serde::Serialize;
+
+use crate::store::ContentError;
+
+use super::body::Body;
+use super::path::PathError;
+
+/// The codes of the specification, section "Error Codes".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum Code {
+    BlobUnknown,
+    BlobUploadUnknown,
+    DigestInvalid,
+    ManifestInvalid,
+    ManifestUnknown,
+    NameInvalid,
+    NameUnknown,
+    SizeInvalid,
+    Unsupported,
+    /// Not in the specification's list, but what other registries say when they are at fault.
+    Unknown,
+}
+
+/// An answer that is an error. It is rare, so it is kept small where it is not.
+#[derive(Debug)]
+pub(super) struct ApiError(Box<Answer>);
+
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    code: Code,
+    message: String,
+    detail: Option<serde_json::Value>,
+    header: Option<(header::HeaderName, HeaderValue)>,
+}
+
+#[derive(Serialize)]
+struct Errors<'a> {
+    errors: [Entry<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    code: Code,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a serde_json::Value>,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+        Self(Box::new(Answer { status, code, message: message.into(), detail: None, header: None }))
+    }
+
+    /// Something is not there.
+    pub(super) fn unknown(code: Code, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
+    /// The client's mistake.
+    pub(super) fn bad_request(code: Code, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// The endpoint exists and does not do that.
+    pub(super) fn method(allowed: &'static str) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, "this registry does not allow that here")
+            .with_header(header::ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    pub(super) fn with_detail(mut self, detail: serde_json::Value) -> Self {
+        self.0.detail = Some(detail);
+        self
+    }
+
+    pub(super) fn with_header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
+        self.0.header = Some((name, value));
+        self
+    }
+
+    pub(super) fn into_response(self, method: &Method) -> Response<Body> {
+        let Answer { status, code, message, detail, header } = *self.0;
+        let errors = Errors { errors: [Entry { code, message: &message, detail: detail.as_ref() }] };
+        // Strings and JSON values always serialise.
+        let json = serde_json::to_vec(&errors).unwrap_or_default();
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(json.len()));
+        headers.extend(header);
+        if method != Method::HEAD {
+            *response.body_mut() = Body::from(json);
+        }
+        response
+    }
+}
+
+impl From<PathError> for ApiError {
+    fn from(error: PathError) -> Self {
+        let message = error.to_string();
+        match error {
+            PathError::NotFound => Self::unknown(Code::Unsupported, message),
+            PathError::Name(_) => Self::bad_request(Code::NameInvalid, message),
+            PathError::Tag(_) => Self::bad_request(Code::ManifestInvalid, message),
+            PathError::Digest(_) => Self::bad_request(Code::DigestInvalid, message),
+            PathError::Session => Self::unknown(Code::BlobUploadUnknown, message),
+        }
+    }
+}
+
+impl From<ContentError> for ApiError {
+    fn from(error: ContentError) -> Self {
+        // Clients learn that it is our fault; what is wrong and where is for the operator.
+        tracing::error!("{error}");
+        let message = match error {
+            ContentError::Damaged(digest) => format!("{digest} is damaged in this registry"),
+            ContentError::Invalid { .. } | ContentError::Io(_) => {
+                "the registry cannot read its content".into()
+            }
+        };
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn json_as_specified() {
+        let error = ApiError::unknown(Code::BlobUploadUnknown, "no such upload")
+            .with_detail(serde_json::json!({"candidates": ["a"]}));
+        let response = error.into_response(&Method::GET);
+        assert_eq!(response.status(), 404);
+        assert_eq!(response.headers()["content-type"], "application/json");
+        let length: usize = response.headers()["content-length"].to_str().unwrap().parse().unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.len(), length);
+        assert_eq!(
+            body,
+            r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"no such upload","detail":{"candidates":["a"]}}]}"#
+        );
+    }
+
+    #[tokio::test]
+    async fn head_has_no_body() {
+        let response = ApiError::from(PathError::NotFound).into_response(&Method::HEAD);
+        assert!(response.headers().contains_key("content-length"));
+        assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
+    }
+}

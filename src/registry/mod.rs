@@ -1,0 +1,35 @@
+//! The registry: an HTTP server for the OCI distribution API over any [`Content`](crate::store::Content).
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//!
+//! use dray::registry::{Config, Server};
+//! use dray::store::Store;
+//!
+//! let store = Store::open("store".as_ref())?;
+//! let server = Server::bind(Arc::new(store), Config::default()).await?;
+//! println!("serving on {}", server.local_addr());
+//! server.run(std::future::pending()).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A request goes from `server.rs` (connections and their limits) to `route.rs` (which endpoint), to the endpoint's own
+//! file, and there through `lookup.rs` (which repository is meant) to the content.
+
+mod body;
+mod error;
+mod listing;
+mod lookup;
+mod naming;
+mod path;
+mod pull;
+mod range;
+mod route;
+mod server;
+
+pub use naming::{Asked, Candidates, Naming};
+pub use path::{Endpoint, ManifestReference, PathError, Query, SessionId};
+pub use range::{Wanted, parse as parse_range};
+pub use server::{Config, Limits, Server};

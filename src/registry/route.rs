@@ -1,0 +1,158 @@
+//! From a request to the endpoint that answers it.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+
+use crate::store::Content;
+
+use super::body::Body;
+use super::error::{ApiError, Code};
+use super::lookup::Lookup;
+use super::naming::{Asked, Naming};
+use super::path::{Endpoint, Query};
+use super::{listing, pull};
+
+const READS: &str = "GET, HEAD";
+
+/// What every request is answered from.
+#[derive(Clone)]
+pub(super) struct Service {
+    pub(super) content: Arc<dyn Content>,
+    pub(super) naming: Arc<Naming>,
+}
+
+/// A request without its body.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    /// The path as it was sent.
+    pub(super) path: String,
+    pub(super) query: Query,
+    pub(super) headers: HeaderMap,
+    host: Option<String>,
+}
+
+impl Request {
+    pub(super) fn new(parts: http::request::Parts) -> Self {
+        let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = host.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str));
+        Self {
+            host: host.map(str::to_ascii_lowercase),
+            path: parts.uri.path().to_owned(),
+            query: Query::parse(parts.uri.query()),
+            method: parts.method,
+            headers: parts.headers,
+        }
+    }
+
+    fn is_read(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD)
+    }
+}
+
+impl Service {
+    /// Answers a request.
+    pub(super) async fn answer(&self, request: Request) -> Response<Body> {
+        let method = request.method.clone();
+        match request.path.as_str() {
+            "/healthz" => return probe(&method, true, "ok"),
+            "/readyz" => return self.ready(&method),
+            _ => {}
+        }
+        let ns = request.query.ns.clone();
+        let result = match Endpoint::parse(&request.path) {
+            Ok(endpoint) => self.dispatch(request, endpoint).await,
+            Err(error) => Err(error.into()),
+        };
+        let mut response = result.unwrap_or_else(|error| error.into_response(&method));
+        let headers = response.headers_mut();
+        headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+        if let Some(ns) = ns.and_then(|ns| HeaderValue::from_str(&ns).ok()) {
+            headers.insert("oci-namespace", ns);
+        }
+        response
+    }
+
+    async fn dispatch(&self, request: Request, endpoint: Endpoint) -> Result<Response<Body>, ApiError> {
+        if !request.is_read() {
+            return Err(ApiError::method(READS));
+        }
+        let service = self.clone();
+        // What is looked up comes from the disk, which may take its time.
+        let work = move || service.read(&request, &endpoint);
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
+            tracing::error!("a request could not be answered: {panic}");
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "internal error"))
+        })
+    }
+
+    fn read(&self, request: &Request, endpoint: &Endpoint) -> Result<Response<Body>, ApiError> {
+        let look = |name| {
+            let asked = Asked { name, ns: request.query.ns.as_deref(), host: request.host.as_deref() };
+            self.naming.candidates(asked)
+        };
+        let candidates = match endpoint {
+            Endpoint::Tags(name)
+            | Endpoint::Manifest(name, _)
+            | Endpoint::Blob(name, _)
+            | Endpoint::Referrers(name, _)
+            | Endpoint::Uploads(name)
+            | Endpoint::Upload(name, _) => look(name),
+            Endpoint::Version | Endpoint::Catalog => {
+                super::Candidates { names: Vec::new(), paths: Vec::new() }
+            }
+        };
+        let lookup = Lookup { content: &*self.content, candidates: &candidates };
+        match endpoint {
+            Endpoint::Version => Ok(version(&request.method)),
+            Endpoint::Catalog => listing::catalog(request, &lookup),
+            Endpoint::Tags(_) => listing::tags(request, &lookup),
+            Endpoint::Manifest(_, reference) => pull::manifest(request, &lookup, reference),
+            Endpoint::Blob(_, digest) => pull::blob(request, &lookup, digest),
+            Endpoint::Referrers(_, subject) => listing::referrers(request, &lookup, subject),
+            Endpoint::Uploads(_) | Endpoint::Upload(..) => Err(ApiError::method("POST")),
+        }
+    }
+
+    fn ready(&self, method: &Method) -> Response<Body> {
+        match self.content.damaged().len() {
+            0 => probe(method, true, "ready"),
+            1 => probe(method, false, "1 blob is damaged; run `dray scrub`"),
+            n => probe(method, false, &format!("{n} blobs are damaged; run `dray scrub`")),
+        }
+    }
+}
+
+/// The answer to `/v2/`: yes, this is a registry.
+fn version(method: &Method) -> Response<Body> {
+    let mut response = text(method, "application/json", "{}");
+    *response.status_mut() = StatusCode::OK;
+    response
+}
+
+fn probe(method: &Method, good: bool, message: &str) -> Response<Body> {
+    let mut response = text(method, "text/plain; charset=utf-8", &format!("{message}\n"));
+    if !good {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+fn text(method: &Method, content_type: &'static str, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+    if method != Method::HEAD {
+        *response.body_mut() = Body::from(text.as_bytes().to_vec());
+    }
+    response
+}
+
+/// A header's value; what cannot be one came from a file that is not as it was written.
+pub(super) fn header_value(text: &str) -> Result<HeaderValue, ApiError> {
+    HeaderValue::from_str(text).map_err(|_| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "the registry's content is not valid")
+    })
+}

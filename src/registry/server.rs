@@ -1,0 +1,216 @@
+//! Connections: accepting them, limiting them, and letting them finish.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::store::Content;
+
+use super::naming::Naming;
+use super::route::{Request, Service};
+
+/// How long to wait when the process has run out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How a registry serves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// How names are understood.
+    pub naming: Naming,
+    /// What clients may take up.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    /// Listens on loopback, port 5000.
+    fn default() -> Self {
+        Self { listen: ([127, 0, 0, 1], 5000).into(), naming: Naming::default(), limits: Limits::default() }
+    }
+}
+
+/// What clients may take up of a server.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long the head of a request may take to arrive, and how long a connection may be idle before the next one.
+    pub header_time: Duration,
+    /// How many bytes the head of a request may have.
+    pub header_bytes: usize,
+    /// How many connections there may be.
+    pub connections: usize,
+    /// How many of them may come from one address.
+    pub connections_per_address: usize,
+    /// How long transfers may take to finish when the server is told to stop.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_time: Duration::from_mins(1),
+            header_bytes: 64 * 1024,
+            connections: 4096,
+            connections_per_address: 1024,
+            drain: Duration::from_mins(1),
+        }
+    }
+}
+
+/// A registry that has its port and waits to be run.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    limits: Limits,
+    service: Service,
+}
+
+impl Server {
+    /// Takes the port. Clients can connect from now on; they are answered once [`Server::run`] is called.
+    pub async fn bind(content: Arc<dyn Content>, config: Config) -> io::Result<Self> {
+        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.listen))
+        })?;
+        let address = listener.local_addr()?;
+        let service = Service { content, naming: Arc::new(config.naming) };
+        Ok(Self { listener, address, limits: config.limits, service })
+    }
+
+    /// The address and the port that were taken.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` completes, and then until the transfers under way are finished or the time for that is
+    /// over.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let graceful = GracefulShutdown::new();
+        let connections = Arc::new(Connections::new(&self.limits));
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let (stream, peer) = tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!("cannot accept a connection: {error}");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+                () = &mut shutdown => break,
+            };
+            if let Some(pass) = connections.clone().enter(peer.ip()) {
+                self.serve(stream, pass, &graceful);
+            } else {
+                tracing::warn!("too many connections, refused one from {}", peer.ip());
+            }
+        }
+        drop(self.listener);
+        if tokio::time::timeout(self.limits.drain, graceful.shutdown()).await.is_err() {
+            tracing::warn!("stopped with transfers unfinished");
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, pass: Pass, graceful: &GracefulShutdown) {
+        // Manifests are small and followed by the next question: waiting to fill a packet would only delay it.
+        let _ = stream.set_nodelay(true);
+        let service = self.service.clone();
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_time)
+            .max_buf_size(self.limits.header_bytes)
+            .serve_connection(
+                TokioIo::new(stream),
+                service_fn(move |request: http::Request<Incoming>| {
+                    let service = service.clone();
+                    async move {
+                        let (parts, _body) = request.into_parts();
+                        Ok::<_, Infallible>(service.answer(Request::new(parts)).await)
+                    }
+                }),
+            );
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            // Clients that go away in the middle are normal: containerd asks for the rest of a blob and takes 8 MiB of it.
+            if let Err(error) = connection.await {
+                tracing::debug!("connection ended: {error}");
+            }
+            drop(pass);
+        });
+    }
+}
+
+/// Counts connections, in all and by address.
+struct Connections {
+    limit: usize,
+    limit_per_address: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// The right to one connection, until it is dropped.
+struct Pass {
+    connections: Arc<Connections>,
+    address: IpAddr,
+}
+
+impl Connections {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            limit: limits.connections,
+            limit_per_address: limits.connections_per_address,
+            open: Mutex::default(),
+        }
+    }
+
+    fn enter(self: Arc<Self>, address: IpAddr) -> Option<Pass> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = open.values().sum();
+        let count = open.entry(address).or_default();
+        if all >= self.limit || *count >= self.limit_per_address {
+            return None;
+        }
+        *count += 1;
+        drop(open);
+        Some(Pass { connections: self, address })
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_counted() {
+        let limits = Limits { connections: 3, connections_per_address: 2, ..Limits::default() };
+        let connections = Arc::new(Connections::new(&limits));
+        let enter = |last: u8| connections.clone().enter([10, 0, 0, last].into());
+        let first = enter(1).unwrap();
+        let _second = enter(1).unwrap();
+        assert!(enter(1).is_none(), "two from one address are enough");
+        let _third = enter(2).unwrap();
+        assert!(enter(3).is_none(), "three in all are enough");
+        drop(first);
+        assert!(enter(1).is_some());
+    }
+}

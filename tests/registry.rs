@@ -1,0 +1,13 @@
+//! The registry over HTTP, as clients meet it. Each test has a server of its own on loopback.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
+
+#[path = "registry/client.rs"]
+mod client;
+#[path = "registry/names.rs"]
+mod names;
+#[path = "registry/pull.rs"]
+mod pull;
+#[path = "registry/server.rs"]
+mod server;
+#[path = "registry/site.rs"]
+mod site;

@@ -1,0 +1,101 @@
+//! The ways in which clients say which image they mean.
+
+use std::collections::BTreeMap;
+
+use dray::registry::{Config, Naming};
+
+use crate::site::Site;
+
+#[track_caller]
+fn finds(site: &Site, target: &str, host: &str, digest: &str) {
+    let response = site.get_with(target, &[("Host", host)]);
+    assert_eq!(response.status, 200, "{target} at {host}: {}", response.text());
+    assert_eq!(response.header("docker-content-digest"), digest, "{target} at {host}");
+}
+
+#[test]
+fn an_image_is_found_in_every_way_that_clients_ask() {
+    let site = Site::new();
+    let pause = site.image("registry.k8s.io/pause", "3.9", "pause").digest();
+    let coredns = site.image("registry.k8s.io/coredns/coredns", "v1.11.3", "coredns").digest();
+    let nginx = site.image("docker.io/library/nginx", "1.27", "nginx").digest();
+    let mirrored = site.image("docker.io/rancher/mirrored-pause", "3.6", "mirrored").digest();
+    let here = "site.local:5000";
+
+    finds(&site, "/v2/pause/manifests/3.9?ns=registry.k8s.io", here, &pause);
+    finds(&site, "/v2/registry.k8s.io/pause/manifests/3.9", here, &pause);
+    finds(&site, "/v2/registry.k8s.io/pause/manifests/3.9?ns=registry.k8s.io", here, &pause);
+    finds(&site, "/v2/pause/manifests/3.9", "registry.k8s.io", &pause);
+    finds(&site, "/v2/pause/manifests/3.9", "registry.k8s.io:443", &pause);
+    finds(&site, "/v2/pause/manifests/3.9", here, &pause);
+    finds(&site, "/v2/pause/manifests/3.9?ns=k8s.gcr.io", here, &pause);
+    finds(&site, &format!("/v2/pause/manifests/{pause}"), here, &pause);
+    finds(&site, "/v2/registry.k8s.io/coredns/manifests/v1.11.3", here, &coredns);
+    finds(&site, "/v2/coredns/manifests/v1.11.3", here, &coredns);
+    finds(&site, "/v2/nginx/manifests/1.27?ns=docker.io", here, &nginx);
+    finds(&site, "/v2/library/nginx/manifests/1.27", "registry-1.docker.io", &nginx);
+    finds(&site, "/v2/nginx/manifests/1.27", here, &nginx);
+    finds(&site, "/v2/rancher/mirrored-pause/manifests/3.6", here, &mirrored);
+}
+
+#[test]
+fn the_namespace_is_decisive() {
+    let site = Site::new();
+    site.image("registry.k8s.io/pause", "3.9", "pause");
+    let response = site.get("/v2/pause/manifests/3.9?ns=quay.io").expect(404);
+    assert_eq!(response.code(), "MANIFEST_UNKNOWN");
+    assert_eq!(response.header("oci-namespace"), "quay.io");
+    site.get("/v2/other/pause/manifests/3.9").expect(404);
+}
+
+#[test]
+fn what_could_be_either_is_refused_and_named() {
+    let site = Site::new();
+    let first = site.image("docker.io/calico/node", "v3", "one");
+    site.image("quay.io/calico/node", "v3", "two");
+    site.image("quay.io/calico/node", "v4", "only there");
+    for repository in ["docker.io/calico/node", "quay.io/calico/node"] {
+        site.image(repository, "same", "same");
+    }
+    let response = site.get("/v2/calico/node/manifests/v3").expect(404);
+    assert_eq!(response.code(), "NAME_UNKNOWN");
+    let candidates = &response.json()["errors"][0]["detail"]["candidates"];
+    assert_eq!(*candidates, serde_json::json!(["docker.io/calico/node", "quay.io/calico/node"]));
+    // Nothing is in doubt where only one has it, where both have the same, or where the digest says it.
+    site.get("/v2/calico/node/manifests/v4").expect(200);
+    site.get("/v2/calico/node/manifests/same").expect(200);
+    site.get(&format!("/v2/calico/node/manifests/{}", first.digest())).expect(200);
+    site.get("/v2/calico/node/tags/list").expect(404);
+}
+
+#[test]
+fn hosts_and_prefixes_can_be_told() {
+    let naming = Naming {
+        hosts: BTreeMap::from([("hub.site.local".to_owned(), "docker.io".to_owned())]),
+        prefixes: vec!["k8s-mirror".to_owned()],
+    };
+    let site = Site::with(Config { naming, ..Config::default() });
+    let nginx = site.image("docker.io/library/nginx", "1", "nginx").digest();
+    let pause = site.image("quay.io/k0sproject/pause", "3.9", "pause").digest();
+    finds(&site, "/v2/nginx/manifests/1", "hub.site.local", &nginx);
+    finds(&site, "/v2/k8s-mirror/k0sproject/pause/manifests/3.9", "site:5000", &pause);
+    finds(&site, "/v2/k8s-mirror/k8s-mirror/k0sproject/pause/manifests/3.9", "site:5000", &pause);
+}
+
+#[test]
+fn blobs_tags_and_referrers_are_found_alike() {
+    let site = Site::new();
+    let pause = site.image("registry.k8s.io/pause", "3.9", "pause");
+    let blob = site.blob("registry.k8s.io/pause", b"layer");
+    let sbom = serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": "a/sbom", "config": pause.descriptor, "layers": [], "subject": pause.descriptor});
+    site.manifest("registry.k8s.io/pause", None, &sbom);
+    for (path, query) in [("pause", "?ns=registry.k8s.io"), ("registry.k8s.io/pause", ""), ("pause", "")] {
+        let response = site.get(&format!("/v2/{path}/blobs/{blob}{query}")).expect(200);
+        assert_eq!(response.body, b"layer");
+        let response = site.get(&format!("/v2/{path}/tags/list{query}")).expect(200);
+        assert_eq!(response.json(), serde_json::json!({"name": "registry.k8s.io/pause", "tags": ["3.9"]}));
+        let response = site.get(&format!("/v2/{path}/referrers/{}{query}", pause.digest())).expect(200);
+        assert_eq!(response.json()["manifests"].as_array().unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,63 @@
+//! Connections: limits, slow clients, stopping.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use dray::registry::{Config, Limits};
+
+use crate::site::Site;
+
+#[test]
+fn a_client_that_sends_its_request_too_slowly_is_dropped() {
+    let limits = Limits { header_time: Duration::from_millis(300), ..Limits::default() };
+    let site = Site::with(Config { limits, ..Config::default() });
+    let mut slow = site.connect();
+    slow.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n");
+    let began = Instant::now();
+    slow.rest();
+    assert!(began.elapsed() < Duration::from_secs(10));
+    site.get("/v2/").expect(200);
+}
+
+#[test]
+fn there_are_no_more_connections_than_allowed() {
+    let limits = Limits { connections_per_address: 2, ..Limits::default() };
+    let site = Site::with(Config { limits, ..Config::default() });
+    let mut first = site.connect();
+    first.request("GET", "/v2/", &[], b"").expect(200);
+    let mut second = site.connect();
+    second.request("GET", "/v2/", &[], b"").expect(200);
+    assert!(site.connect().rest().is_empty(), "the third is closed");
+    drop(first);
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut again = site.connect();
+        again.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        if again.rest().starts_with(b"HTTP/1.1 200") {
+            break;
+        }
+        assert!(Instant::now() < until, "the place of a closed connection stays taken");
+    }
+}
+
+#[test]
+fn stopping_lets_a_transfer_finish() {
+    let mut site = Site::new();
+    // More than the buffers of both sides of the socket hold.
+    let bytes = vec![7; 40_000_000];
+    let digest = site.blob("a", &bytes);
+    let mut stream = std::net::TcpStream::connect(site.address).unwrap();
+    let request = format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: a\r\n\r\n");
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let mut begin = [0; 1000];
+    stream.read_exact(&mut begin).unwrap();
+    site.ask_to_stop();
+    std::thread::sleep(Duration::from_millis(200));
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    let all = [&begin[..], &rest].concat();
+    let body = all.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+    assert_eq!(all.len() - body, bytes.len());
+    site.wait();
+    assert!(std::net::TcpStream::connect(site.address).is_err());
+}
