@@ -134,9 +134,8 @@ pub(super) fn classify(error: &reqwest::Error) -> Failure {
     if error.is_builder() {
         Failure::final_(Problem::Answer(cause))
     } else if error.is_connect() {
-        // rustls reports certificates and protocols that it refuses as invalid data; they do not get better.
         match find::<io::Error>(error) {
-            Some(error) if error.kind() == io::ErrorKind::InvalidData => Failure::final_(Problem::Tls(cause)),
+            Some(error) if is_tls(error) => Failure::final_(Problem::Tls(cause)),
             _ if error.is_timeout() => {
                 Failure::passing(Problem::Unreachable("the host does not answer".into()))
             }
@@ -150,6 +149,13 @@ pub(super) fn classify(error: &reqwest::Error) -> Failure {
     } else {
         Failure::passing(Problem::Broken(cause))
     }
+}
+
+/// Whether TLS refused: rustls reports certificates and protocols as invalid data, wrapped once or twice. They do not
+/// get better.
+fn is_tls(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
+    error.kind() == io::ErrorKind::InvalidData || inner.is_some_and(is_tls)
 }
 
 /// A redirect that the policy does not follow; what it does, without the signatures that its URL may hold.
