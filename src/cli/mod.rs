@@ -4,6 +4,7 @@
 //! by other programs.
 
 mod error;
+mod explain;
 mod global;
 mod keygen;
 mod output;
@@ -35,6 +36,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Explain(explain::Explain),
     Keygen(keygen::Keygen),
     Serve(serve::Serve),
 }
@@ -42,6 +44,7 @@ enum Command {
 impl Command {
     fn run(self, context: &Context) -> Result<(), CliError> {
         match self {
+            Self::Explain(command) => command.run(context),
             Self::Keygen(command) => command.run(context),
             Self::Serve(command) => command.run(context),
         }

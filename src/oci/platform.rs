@@ -41,6 +41,11 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// The platform for people's eyes: an index can hold anything, so no control characters and 80 characters at most.
+    pub fn shown(&self) -> String {
+        self.to_string().chars().filter(|c| !c.is_control()).take(80).collect()
+    }
+
     /// The platform with the spellings of its architecture and variant folded: `x86_64` is `amd64`, `arm64/v8`
     /// is `arm64`, `arm` is `arm/v7`.
     ///
@@ -96,9 +101,17 @@ pub enum ParsePlatformError {
 impl FromStr for Platform {
     type Err = ParsePlatformError;
 
-    /// Reads containerd's spelling (`windows(10.0.17763+win32k)/amd64`), crane's (`windows/amd64:10.0.17763`),
-    /// regclient's (`windows/amd64,osver=10.0.17763`) and the plain one (`linux/arm/v7`).
+    /// Reads every spelling that [`parse_exact`](Self::parse_exact) reads, and folds architecture and variant.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self::parse_exact(text)?.normalized())
+    }
+}
+
+impl Platform {
+    /// Reads containerd's spelling (`windows(10.0.17763+win32k)/amd64`), crane's (`windows/amd64:10.0.17763`),
+    /// regclient's (`windows/amd64,osver=10.0.17763`) and the plain one (`linux/arm/v7`), and folds nothing: for tools
+    /// that compare what they are asked for as it is written.
+    pub fn parse_exact(text: &str) -> Result<Self, ParsePlatformError> {
         let form = || ParsePlatformError::Form(text.chars().take(80).collect());
         let (main, suffix_version) = if let Some((main, option)) = text.split_once(',') {
             let version = option.strip_prefix("osver=").or_else(|| option.strip_prefix("osversion="));
@@ -146,8 +159,7 @@ impl FromStr for Platform {
             os_version: version.to_owned(),
             os_features: features,
             variant: variant.to_owned(),
-        }
-        .normalized())
+        })
     }
 }
 
@@ -317,6 +329,19 @@ mod tests {
         ] {
             assert_eq!(given.parse::<Platform>().unwrap().to_string(), expected, "{given}");
         }
+    }
+
+    #[test]
+    fn exact_platforms_stay_as_written() {
+        for text in ["linux/arm", "linux/arm64/v8", "linux/x86_64", "windows(10.0.20348.1)/amd64"] {
+            assert_eq!(Platform::parse_exact(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_shown_cannot_steer_a_terminal() {
+        let evil = Platform { os: "a\u{1b}[2J".into(), architecture: "b".repeat(100), ..Platform::default() };
+        assert_eq!(evil.shown(), format!("a[2J/{}", "b".repeat(75)));
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub struct Choice {
     /// Whether the pick states no platform, so that the client reads its configuration and refuses it if that
     /// is for another host.
     pub checks_config: bool,
-    /// Whether the host can run the pick, by Microsoft's rule for process isolation; some clients pick what
-    /// cannot start. True where nothing is picked or the entry says too little.
+    /// Whether something is picked that the host can run, by Microsoft's rule for process isolation; some clients pick
+    /// what cannot start. An entry that says too little to tell counts as one that runs.
     pub runs: bool,
     /// Why, in words for an operator.
     pub reason: String,
@@ -47,7 +47,7 @@ impl Band {
     pub fn choose(&self, host: &Platform, entries: &[Option<Platform>]) -> Choice {
         let selection = (self.rule)(host, entries);
         let pick = selection.picks.and_then(|at| entries.get(at));
-        let runs = pick.is_none_or(|entry| entry.as_ref().is_none_or(|entry| reason::runs(host, entry)));
+        let runs = pick.is_some_and(|entry| entry.as_ref().is_none_or(|entry| reason::can_run(host, entry)));
         let checks_config = selection.reads_config && pick.is_some_and(Option::is_none);
         let reason = reason::reason(self, host, entries, &selection);
         Choice { picks: selection.picks, fetches: selection.fetches, checks_config, runs, reason }

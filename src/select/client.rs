@@ -41,14 +41,15 @@ impl Client {
         }
     }
 
+    /// Whether it is asked for a platform; the others take that of the host they run on.
+    pub fn is_copy_tool(self) -> bool {
+        !matches!(self, Self::Containerd | Self::Docker | Self::DockerContainerd)
+    }
+
     /// Whether it runs containers on nodes; skopeo stands for CRI-O and podman here, which exist for Linux
     /// only.
     pub(super) fn runs_on(self, os: &str) -> bool {
-        match self {
-            Self::Containerd | Self::Docker | Self::DockerContainerd => true,
-            Self::Skopeo => os == "linux",
-            Self::Crane | Self::Oras | Self::Regclient | Self::K0s => false,
-        }
+        !self.is_copy_tool() || (self == Self::Skopeo && os == "linux")
     }
 }
 

@@ -27,6 +27,7 @@ mod versions;
 
 pub use band::{Band, Choice};
 pub use client::{Client, ParseRuntimeError, Runtime};
+pub use reason::can_run;
 
 use crate::oci::NodeKind;
 

@@ -11,11 +11,11 @@ use crate::oci::Platform;
 /// How many entries of an index a sentence names.
 const NAMED: usize = 6;
 
-/// Whether a host can run an image without a virtual machine around it.
+/// Whether a host can run an image without a virtual machine around it; true where the two say too little to tell.
 ///
 /// Source: Microsoft's "Windows container version compatibility": below Windows Server 2022 the same build,
 /// from there on also the release before.
-pub(super) fn runs(host: &Platform, image: &Platform) -> bool {
+pub fn can_run(host: &Platform, image: &Platform) -> bool {
     if !host.os.eq_ignore_ascii_case(&image.os) && !image.os.is_empty() {
         return false;
     }
@@ -96,7 +96,7 @@ fn passed_over(host: &Platform, image: &Platform, entries: &[Option<Platform>]) 
 }
 
 fn cannot_run(host: &Platform, image: &Platform) -> String {
-    if runs(host, image) {
+    if can_run(host, image) {
         String::new()
     } else if host.os == image.os {
         format!("; {} cannot run it without Hyper-V isolation", host_name(host))
@@ -116,7 +116,11 @@ fn refused(host: &Platform, entries: &[Option<Platform>], selection: &Selection)
             name(image)
         );
     }
-    format!(" finds no match: it needs {}; the index has {}", needs(host, &selection.needs), list(entries))
+    format!(
+        " finds no match: it needs {}; the index has {}",
+        needs(host, &selection.needs),
+        list(host, entries)
+    )
 }
 
 fn needs(host: &Platform, needs: &Needs) -> String {
@@ -145,20 +149,21 @@ fn needs(host: &Platform, needs: &Needs) -> String {
     }
 }
 
-fn list(entries: &[Option<Platform>]) -> String {
-    if entries.is_empty() {
-        return "no entries".to_owned();
-    }
-    let named: Vec<String> = entries
-        .iter()
+/// What is there, entries for the system of the host first.
+fn list(host: &Platform, entries: &[Option<Platform>]) -> String {
+    let foreign = |entry: &&Option<Platform>| entry.as_ref().is_some_and(|entry| entry.os != host.os);
+    let (others, own): (Vec<_>, Vec<_>) = entries.iter().partition(foreign);
+    let named: Vec<String> = own
+        .into_iter()
+        .chain(others)
         .take(NAMED)
-        .map(|entry| entry.as_ref().map_or_else(|| "an entry without a platform".to_owned(), shown))
+        .map(|entry| entry.as_ref().map_or_else(|| "an entry without a platform".to_owned(), Platform::shown))
         .collect();
-    let mut text = named.join(", ");
-    if let Some(more) = entries.len().checked_sub(NAMED).filter(|more| *more > 0) {
-        let _ = write!(text, " and {more} more");
+    match entries.len().saturating_sub(NAMED) {
+        _ if named.is_empty() => "no entries".to_owned(),
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
     }
-    text
 }
 
 fn noted(selection: &Selection) -> String {
@@ -186,7 +191,7 @@ fn noted(selection: &Selection) -> String {
 /// `the 2022 image`, `the linux/arm/v6 image`.
 fn name(image: &Platform) -> String {
     if image.os != "windows" {
-        return format!("the {} image", shown(image));
+        return format!("the {} image", image.shown());
     }
     match Version::parse(&image.os_version).map(Version::build) {
         Some(build) => match versions::release_name(build) {
@@ -194,7 +199,7 @@ fn name(image: &Platform) -> String {
             None => format!("the image of build {build}"),
         },
         None if image.os_version.is_empty() => "the Windows image without os.version".to_owned(),
-        None => format!("the {} image", shown(image)),
+        None => format!("the {} image", image.shown()),
     }
 }
 
@@ -204,11 +209,6 @@ fn host_name(host: &Platform) -> String {
             Some(name) => format!("a Windows {name} host"),
             None => format!("a Windows host of build {build}"),
         },
-        None => format!("a {} host", shown(host)),
+        None => format!("a {} host", host.shown()),
     }
-}
-
-/// A platform from outside, fit for a terminal and a log.
-fn shown(platform: &Platform) -> String {
-    platform.to_string().chars().filter(|c| !c.is_control()).take(80).collect()
 }
