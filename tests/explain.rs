@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use assert_cmd::Command;
+use dray::select::{Band, bands};
 use serde_json::Value;
 
 const PAUSE: &str = "src/oci/testdata/pause-3.10.2.json";
@@ -138,4 +139,27 @@ fn one_image_leaves_no_choice() {
     let answers = answers(&["--index", file.to_str().unwrap(), "--node", "windows/ltsc2022"]);
     assert!(answers.iter().all(|answer| answer["picks"]["position"] == 0));
     assert!(answers[0]["reason"].as_str().unwrap().contains("no index"));
+}
+
+#[test]
+fn the_documentation_shows_what_is_printed() {
+    let page = include_str!("../docs/windows-selection.md");
+    let arguments = [
+        "--index",
+        PAUSE,
+        "--node",
+        "windows/ltsc2025",
+        "--client",
+        "containerd@1.7",
+        "--client",
+        "containerd@2",
+    ];
+    let shown = format!("$ dray explain {}\n{}```", arguments.join(" "), stdout(&arguments));
+    assert!(page.contains(&shown), "docs/windows-selection.md should have:\n{shown}");
+    let windows = bands().iter().filter(|band| band.applies_to("windows"));
+    for label in
+        windows.map(Band::label).filter(|label| !matches!(label.as_str(), "crane" | "oras" | "skopeo"))
+    {
+        assert!(page.contains(&format!("\n| {label} ")), "docs/windows-selection.md has no row for {label}");
+    }
 }
