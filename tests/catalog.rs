@@ -285,3 +285,66 @@ fn every_other_release_lists_what_its_sources_list() {
         .collect();
     assert_eq!(known, expected.into_keys().collect());
 }
+
+/// What the command prints: its exit code, stdout and stderr.
+fn printed(arguments: &[&str]) -> String {
+    let output = assert_cmd::Command::cargo_bin("dray").unwrap().args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    format!(
+        "exit code {}\n\n{}\n{}",
+        output.status.code().unwrap(),
+        text(&output.stdout),
+        text(&output.stderr)
+    )
+}
+
+#[test]
+fn warnings_say_what_is_wrong_and_what_to_do() {
+    let mixed = ["--node", "linux/amd64", "--node", "windows/ltsc2019", "--node", "windows/ltsc2025"];
+    for (name, release, more) in [
+        ("k0s-1.27", "k0s@v1.27.4+k0s.0", &[][..]),
+        ("k0s-1.29", "k0s@v1.29.7+k0s.0", &["--with", "metrics-scraper", "-v"][..]),
+        ("k0s-1.33", "k0s@v1.33.4+k0s.0", &[][..]),
+        ("k0s-1.34", "k0s@v1.34.2+k0s.0", &[][..]),
+        ("k0s-1.36", "k0s@v1.36.3+k0s.2", &["--with", "nllb:traefik", "-v"][..]),
+        ("kubeadm-1.31", "kubeadm@v1.31.4", &["--with", "calico-windows"][..]),
+        ("k3s-1.36", "k3s@v1.36.3+k3s1", &[][..]),
+        ("rke2-1.28", "rke2@v1.28.8+rke2r1", &[][..]),
+        ("openkruise-1.9", "openkruise@v1.9.0", &[][..]),
+    ] {
+        let arguments = [&["images", "--release", release], &mixed[..], more].concat();
+        insta::assert_snapshot!(name, printed(&arguments));
+    }
+}
+
+#[test]
+fn the_command_reads_lists_and_several_releases() {
+    let list = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(list.path(), "# apps\nnginx:1.27\nquay.io/k0sproject/pause:3.10.2-0\n").unwrap();
+    let path = list.path().to_str().unwrap();
+    let both = printed(&["images", "--release", "k0s@v1.36.3+k0s.2", "--from-list", path, "-q"]);
+    assert!(both.starts_with("exit code 0\n"), "{both}");
+    assert_eq!(both.matches("quay.io/k0sproject/pause:3.10.2-0").count(), 1, "{both}");
+    assert!(both.contains("docker.io/library/nginx:1.27"), "{both}");
+    let windows = printed(&["images", "--from-list", path, "--node", "windows/2022"]);
+    assert!(windows.contains("a list says nothing about Windows nodes"), "{windows}");
+
+    let update = ["images", "--release", "k0s@v1.35.4+k0s.0,k0s@v1.36.3+k0s.2", "--with", "nllb:traefik"];
+    let update = printed(&update);
+    assert!(update.contains("traefik:v3.7.7-k0s.0") && update.contains("kube-proxy:v1.35.4"), "{update}");
+    let unknown = printed(&["images", "--release", "k0s@v1.35.4+k0s.0", "--with", "nllb:traefik"]);
+    assert!(unknown.starts_with("exit code 2\n") && unknown.contains("nllb:envoy"), "{unknown}");
+
+    let json = printed(&["images", "--release", "k0s@v1.36.3+k0s.2", "--format", "json", "-q"]);
+    let json: serde_json::Value = serde_json::from_str(json.split_once("\n\n").unwrap().1.trim()).unwrap();
+    let pause = &json["releases"][0]["images"][0];
+    assert_eq!(pause["ref"], "quay.io/k0sproject/pause:3.10.2-0");
+    assert_eq!(pause["nodes"][0], "linux/amd64");
+    assert_eq!(pause["pull"], "sandbox");
+    assert_eq!(pause["config"], "spec.images.pause");
+
+    let releases = printed(&["releases", "k0s"]);
+    let newest = releases.lines().find(|line| line.starts_with("k0s@v1.36.3+k0s.2")).unwrap();
+    assert!(newest.contains("2.3.3") && newest.contains("nllb:traefik"), "{newest}");
+    assert!(printed(&["releases", "nonsense"]).starts_with("exit code 2\n"));
+}

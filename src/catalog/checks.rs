@@ -180,12 +180,18 @@ fn support(release: &Release, kind: &NodeKind, table: &WindowsTable, problems: &
         Some(range) => format!("by {range}"),
         None => "by no version of Kubernetes".to_owned(),
     };
+    let comes_later = windows.kubernetes.as_ref().is_some_and(|range| range.starts_after(kubernetes));
+    let fix = if comes_later {
+        "use a later Kubernetes for these nodes, or an earlier Windows Server"
+    } else {
+        "update these nodes to a Windows Server that this Kubernetes supports, or stay with an earlier Kubernetes"
+    };
     let note = if windows.note.is_empty() { String::new() } else { format!(" ({})", windows.note) };
     problems.push(problem(
         "windows-unsupported",
         windows.outside,
         format!("{} ({kind}) is supported {supported}, not by {major}.{minor}{note}", windows.title),
-        "plan the update of these nodes to a supported Windows Server, or stay with a Kubernetes version that supports them",
+        fix,
         vec![kind.clone()],
     ));
 }

@@ -22,7 +22,7 @@ pub enum CatalogError {
     },
     /// The distribution is known, this release is not.
     #[error(
-        "the catalog does not know {release}; {nearest}. Supply its list with --from-list FILE, or add the \
+        "the catalog does not know {release}; {nearest}. Supply its list with --from-list FILE instead, or add the \
          release with --catalog DIR"
     )]
     UnknownRelease {

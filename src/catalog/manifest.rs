@@ -36,7 +36,7 @@ pub(super) struct ReleaseFile {
     windows_networks: Vec<String>,
     /// Files with components that do not follow the releases.
     #[serde(default)]
-    addons: Vec<String>,
+    pub(super) addons: Vec<String>,
     /// Known problems, by id.
     #[serde(default)]
     problems: Vec<String>,

@@ -7,11 +7,14 @@ mod checks;
 mod component;
 mod error;
 mod facts;
+mod image_list;
 mod manifest;
 mod needs;
 mod problem;
 mod release_id;
 mod source;
+#[cfg(test)]
+mod tests;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -21,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use component::{Component, Os, PullPolicy};
 pub use error::CatalogError;
 pub use facts::{BundleArtifacts, Facts, ImportMatcher, ListImages, StripDefaults};
+pub use image_list::{ImageList, ImageListError, MAX_LIST_BYTES};
 pub use manifest::{Release, ReleaseComponent};
 pub use needs::{Need, Needs};
 pub use problem::{Problem, Severity};

@@ -73,6 +73,11 @@ impl fmt::Display for KubernetesRange {
 }
 
 impl KubernetesRange {
+    /// Whether the range starts after this minor version.
+    pub fn starts_after(&self, minor: (u32, u32)) -> bool {
+        self.from.as_deref().and_then(minor_of).is_some_and(|from| minor < from)
+    }
+
     /// Whether the range has this minor version. A bound that is no version holds for nothing.
     pub fn contains(&self, minor: (u32, u32)) -> bool {
         let within = |bound: &Option<String>, holds: fn(&(u32, u32), &(u32, u32)) -> bool| {

@@ -6,8 +6,10 @@
 mod error;
 mod explain;
 mod global;
+mod images;
 mod keygen;
 mod output;
+mod releases;
 mod runtime;
 mod serve;
 mod upstream;
@@ -37,7 +39,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Explain(explain::Explain),
+    Images(images::Images),
     Keygen(keygen::Keygen),
+    Releases(releases::Releases),
     Serve(serve::Serve),
 }
 
@@ -45,7 +49,9 @@ impl Command {
     fn run(self, context: &Context) -> Result<(), CliError> {
         match self {
             Self::Explain(command) => command.run(context),
+            Self::Images(command) => command.run(context),
             Self::Keygen(command) => command.run(context),
+            Self::Releases(command) => command.run(context),
             Self::Serve(command) => command.run(context),
         }
     }

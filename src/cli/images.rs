@@ -1,0 +1,174 @@
+//! `dray images`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use dray::catalog::{Catalog, ImageList, Need, Problem, ReleaseId, Severity};
+use dray::oci::{NodeKind, Reference};
+use serde::Serialize;
+
+use super::error::{CliError, Kind};
+use super::runtime::Context;
+
+/// The node kind that is meant where none is named.
+const DEFAULT_NODE: &str = "linux/amd64";
+
+/// Show the images that releases need on these nodes, without a network
+///
+/// Prints one reference a line to stdout, and to stderr what an operator has to know about the releases: what the
+/// distribution's own list leaves out, Windows builds that will not do, images that preloading does not cover. Without
+/// --with it is the distribution's default configuration; each --with adds.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    dray images --release k0s@v1.36.3+k0s.2 --node linux/amd64 --node windows/ltsc2022\n  \
+    dray images --release rke2@v1.36.3+rke2r1 --with cilium --format json\n  \
+    k0s airgap list-images --all > k0s.txt; dray images --from-list k0s.txt")]
+pub(crate) struct Images {
+    /// The release, e.g. k0s@v1.36.3+k0s.2; more than one for what an update needs
+    #[arg(long, value_name = "DISTRO@VERSION", required_unless_present = "from_list", value_delimiter = ',')]
+    release: Vec<ReleaseId>,
+
+    /// A node kind: linux/arm64, windows(10.0.20348)/amd64, windows/ltsc2022
+    #[arg(long, value_name = "KIND", default_value = DEFAULT_NODE, value_delimiter = ',')]
+    node: Vec<String>,
+
+    /// A feature beyond the default configuration, e.g. calico, nllb:envoy
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
+    with: Vec<String>,
+
+    /// Add the images of a list: output of `k0s airgap list-images` or `kubeadm config images list`, or your own
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    from_list: Vec<PathBuf>,
+}
+
+/// The answer, as programs read it.
+#[derive(Serialize)]
+struct Answer {
+    nodes: Vec<NodeKind>,
+    releases: Vec<ReleaseNeeds>,
+    lists: Vec<ListedImages>,
+}
+
+#[derive(Serialize)]
+struct ReleaseNeeds {
+    release: ReleaseId,
+    images: Vec<Need>,
+    problems: Vec<Problem>,
+}
+
+#[derive(Serialize)]
+struct ListedImages {
+    file: PathBuf,
+    images: Vec<Reference>,
+}
+
+impl Images {
+    pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let catalog = Catalog::with_overrides(&context.global.catalog).map_err(CliError::usage)?;
+        let answer = self.answer(&catalog)?;
+        context.output.result(&answer, || answer.text())?;
+        answer.tell(context);
+        answer.verdict()
+    }
+
+    fn answer(self, catalog: &Catalog) -> Result<Answer, CliError> {
+        let kinds = self.node.iter().map(|text| catalog.node_kind(text).map_err(CliError::usage));
+        let nodes: Vec<NodeKind> = kinds.collect::<Result<_, _>>()?;
+        let with = features(catalog, &self.release, &self.with)?;
+        let mut releases = Vec::new();
+        for (release, with) in self.release.into_iter().zip(with) {
+            let needs = catalog.needs(&release, &with, &nodes).map_err(CliError::usage)?;
+            releases.push(ReleaseNeeds { release, images: needs.images, problems: needs.problems });
+        }
+        let mut lists = Vec::new();
+        for file in self.from_list {
+            let images = ImageList::read(&file).map_err(CliError::usage)?.images;
+            lists.push(ListedImages { file, images });
+        }
+        Ok(Answer { nodes, releases, lists })
+    }
+}
+
+/// The features of each release. With one release an unknown feature is an error; with several, one that none has.
+fn features(
+    catalog: &Catalog,
+    releases: &[ReleaseId],
+    with: &[String],
+) -> Result<Vec<Vec<String>>, CliError> {
+    if releases.len() < 2 {
+        return Ok(vec![with.to_vec(); releases.len()]);
+    }
+    let mut known = Vec::new();
+    for id in releases {
+        let release = catalog.release(id).map_err(CliError::usage)?;
+        let has = |feature: &&String| release.features().contains(feature.as_str());
+        known.push(with.iter().filter(has).cloned().collect::<Vec<String>>());
+    }
+    match with.iter().find(|feature| known.iter().all(|of| !of.contains(feature))) {
+        Some(feature) => Err(CliError::usage(format!("none of these releases has the feature `{feature}`"))
+            .hint("`dray releases DISTRO` shows the features of each release")),
+        None => Ok(known),
+    }
+}
+
+impl Answer {
+    /// Every reference once, in the order of the releases and lists.
+    fn text(&self) -> String {
+        let mut seen = std::collections::HashSet::new();
+        let needed = self.releases.iter().flat_map(|release| &release.images).map(|need| &need.reference);
+        let listed = self.lists.iter().flat_map(|list| &list.images);
+        needed
+            .chain(listed)
+            .filter(|reference| seen.insert(*reference))
+            .map(|reference| format!("{reference}\n"))
+            .collect()
+    }
+
+    /// Tells the problems: warnings always, notes when asked for more.
+    fn tell(&self, context: &Context) {
+        let mut notes = 0;
+        for release in &self.releases {
+            for problem in &release.problems {
+                let line = line(&release.release, problem);
+                match problem.severity {
+                    Severity::Note if context.global.verbose == 0 => notes += 1,
+                    Severity::Note => context.output.note(format!("note: {line}")),
+                    Severity::Warning => context.output.warn(line),
+                    Severity::Blocker => context.output.warn(format!("will not work: {line}")),
+                }
+            }
+        }
+        if notes > 0 {
+            let (things, them) = if notes == 1 { ("note", "it") } else { ("notes", "them") };
+            context.output.note(format!("{notes} {things} more about these releases; -v shows {them}"));
+        }
+        if !self.lists.is_empty() && self.nodes.iter().any(NodeKind::is_windows) {
+            context.output.warn(
+                "a list says nothing about Windows nodes: k0s and kubeadm leave their images out of the lists that \
+                 they print",
+            );
+        }
+    }
+
+    /// An error when something will not work.
+    fn verdict(&self) -> Result<(), CliError> {
+        let blockers = |release: &ReleaseNeeds| {
+            release.problems.iter().filter(|p| p.severity == Severity::Blocker).count()
+        };
+        match self.releases.iter().map(blockers).sum::<usize>() {
+            0 => Ok(()),
+            1 => Err(CliError::new(Kind::Incomplete, "1 of the problems above keeps nodes from working")),
+            n => Err(CliError::new(
+                Kind::Incomplete,
+                format!("{n} of the problems above keep nodes from working"),
+            )),
+        }
+    }
+}
+
+/// A problem on one line: release, nodes, what is wrong, what to do.
+fn line(release: &ReleaseId, problem: &Problem) -> String {
+    let nodes: Vec<String> = problem.nodes.iter().map(ToString::to_string).collect();
+    let fix = problem.fix.as_deref().map(|fix| format!("\n  fix: {fix}")).unwrap_or_default();
+    format!("{release} on {} [{}]: {}{fix}", nodes.join(", "), problem.id, problem.message)
+}
