@@ -15,6 +15,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::challenge::{Bearer, Challenge};
+use super::client::Routed;
 use super::credentials::{Credential, CredentialStore};
 use super::endpoint::Endpoint;
 use super::error::{Identity, Problem, Refusal};
@@ -31,7 +32,7 @@ type Key = (String, String);
 #[derive(Debug)]
 pub(super) struct Auth {
     /// Follows no redirects, because a request for a token carries the password.
-    client: reqwest::Client,
+    client: Routed,
     credentials: CredentialStore,
     proofs: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Option<Proof>>>>>,
 }
@@ -52,7 +53,7 @@ impl Proof {
 }
 
 impl Auth {
-    pub(super) fn new(client: reqwest::Client, credentials: CredentialStore) -> Self {
+    pub(super) fn new(client: Routed, credentials: CredentialStore) -> Self {
         Self { client, credentials, proofs: Mutex::default() }
     }
 
@@ -142,8 +143,14 @@ impl Auth {
             return Ok(Proof { header: bearer_header(token.reveal())?, identity, renewal: None });
         }
         let realm = check_realm(&bearer.realm, endpoint).map_err(Failure::final_)?;
-        let answer =
-            token::request(&self.client, &realm, &bearer, endpoint.repository(), credential.as_ref()).await;
+        let answer = token::request(
+            self.client.to(&realm),
+            &realm,
+            &bearer,
+            endpoint.repository(),
+            credential.as_ref(),
+        )
+        .await;
         let Token { secret, lifetime } = answer.map_err(|error| match error {
             token::TokenError::Refused { by, detail } => refused(endpoint, by, identity.clone(), detail),
             token::TokenError::Other(failure) => failure,

@@ -11,6 +11,7 @@ use http::header::CONTENT_RANGE;
 use reqwest::Response;
 use url::Url;
 
+use super::endpoint::authority;
 use super::error::{Missing, Problem, UpstreamError};
 use super::request::{Ask, Opened, Subject};
 use super::retry::{Backoff, Failure, classify};
@@ -149,7 +150,7 @@ impl Reader {
     /// Opens the first connection; where nothing is left to read, none.
     async fn start(&mut self) -> Result<(), UpstreamError> {
         if self.position > self.size {
-            let problem = Problem::Size { expected: self.position, actual: self.size };
+            let problem = Problem::Offset { offset: self.position, size: self.size };
             return Err(self.subject.error(problem));
         }
         while self.position < self.size && self.open.is_none() {
@@ -182,19 +183,29 @@ impl Reader {
     }
 
     /// Closes the connection and decides how to go on after `failure`.
-    async fn after(&mut self, failure: Failure) -> Result<(), UpstreamError> {
+    async fn after(&mut self, mut failure: Failure) -> Result<(), UpstreamError> {
         if self.open.take().is_some_and(|body| body.read >= PROGRESS) {
             self.backoff.reset();
         }
-        if matches!(failure.problem, Problem::Missing(_))
+        let may_move = match &self.place {
+            Place::Registry => matches!(failure.problem, Problem::Missing(_)),
+            Place::Elsewhere(url) => {
+                failure.problem =
+                    Problem::Elsewhere { host: authority(url), problem: Box::new(failure.problem) };
+                true
+            }
+        };
+        let waited = self.shared.wait(&mut self.backoff, failure, &self.subject).await;
+        if waited.is_err()
+            && may_move
             && let Some(url) = self.more.next()
         {
-            tracing::info!("{} is not in the registry, reading it from {url}", self.subject.what);
+            tracing::info!("reading {} from {}", self.subject.what, authority(&url));
             self.place = Place::Elsewhere(url);
             self.backoff.reset();
             return Ok(());
         }
-        self.shared.wait(&mut self.backoff, failure, &self.subject).await
+        waited
     }
 
     async fn connect(&mut self) -> Result<(), Failure> {

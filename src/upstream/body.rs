@@ -97,7 +97,7 @@ fn interpret(body: &[u8], is_text: bool) -> Detail {
 }
 
 /// The first words of a foreign text, without what could play tricks on a terminal.
-fn words(text: &str) -> String {
+pub(super) fn words(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_WORDS).collect();
     clean.split_whitespace().collect::<Vec<_>>().join(" ")
 }

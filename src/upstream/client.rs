@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::redirect::{Attempt, Policy};
+use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Certificate, Client, ClientBuilder};
+use url::{Host, Url};
 
 use super::endpoint::authority;
 use super::error::SetupError;
-use super::retry::RefusedRedirect;
+use super::retry::{RefusedRedirect, root_cause};
 
 /// The most redirects from one request.
 const MAX_REDIRECTS: usize = 5;
@@ -30,13 +31,38 @@ impl Default for Timeouts {
     }
 }
 
-/// The two clients of an upstream. Both take proxies from the environment, as `HTTPS_PROXY` and `NO_PROXY` say.
+/// The two clients of an upstream.
 #[derive(Debug)]
 pub(super) struct Clients {
     /// For registries: follows redirects, because they keep their blobs elsewhere.
-    pub(super) registry: Client,
+    pub(super) registry: Routed,
     /// For token servers: follows none, because these requests carry passwords.
-    pub(super) token: Client,
+    pub(super) token: Routed,
+}
+
+/// A client that takes proxies from the environment, as `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say, except on the
+/// way to this machine itself, which no proxy can reach. Go's clients make the same exception
+/// (`golang.org/x/net/http/httpproxy`).
+#[derive(Debug)]
+pub(super) struct Routed {
+    proxied: Client,
+    direct: Client,
+}
+
+impl Routed {
+    /// The client for requests to `url`.
+    pub(super) fn to(&self, url: &Url) -> &Client {
+        if is_loopback(url) { &self.direct } else { &self.proxied }
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 impl Clients {
@@ -56,7 +82,7 @@ fn build(
     timeouts: Timeouts,
     authorities: &[Certificate],
     policy: impl Fn() -> Policy,
-) -> Result<Client, SetupError> {
+) -> Result<Routed, SetupError> {
     let builder = || {
         Client::builder()
             .user_agent(concat!("dray/", env!("CARGO_PKG_VERSION")))
@@ -65,6 +91,16 @@ fn build(
             .redirect(policy())
             .referer(false)
     };
+    Ok(Routed {
+        proxied: with_trust(&builder, authorities)?,
+        direct: with_trust(&|| builder().no_proxy(), authorities)?,
+    })
+}
+
+fn with_trust(
+    builder: &dyn Fn() -> ClientBuilder,
+    authorities: &[Certificate],
+) -> Result<Client, SetupError> {
     let client = if authorities.is_empty() {
         // A machine without any certificate authorities can still talk to registries without TLS; the others are
         // refused when they are asked, and the error says to give a file.
@@ -72,7 +108,7 @@ fn build(
     } else {
         builder().tls_certs_merge(authorities.iter().cloned()).build()
     };
-    client.map_err(|error| SetupError::Client(cause(&error)))
+    client.map_err(|error| SetupError::Client(root_cause(&error)))
 }
 
 /// Reads a PEM file of certificate authorities, all of which must be usable.
@@ -83,7 +119,7 @@ fn read_authorities(path: &Path) -> Result<Vec<Certificate>, SetupError> {
         return Err(unusable(format!("it is larger than {MAX_CA_FILE} bytes")));
     }
     let pem = fs_err::read(path).map_err(|error| unusable(error.to_string()))?;
-    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(cause(&error)))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(root_cause(&error)))?;
     if certificates.is_empty() {
         return Err(unusable("it holds no PEM certificate".into()));
     }
@@ -91,13 +127,13 @@ fn read_authorities(path: &Path) -> Result<Vec<Certificate>, SetupError> {
     ClientBuilder::new()
         .tls_certs_only(certificates.iter().cloned())
         .build()
-        .map_err(|error| unusable(cause(&error)))?;
+        .map_err(|error| unusable(root_cause(&error)))?;
     Ok(certificates)
 }
 
 /// Follows a redirect unless it gives up encryption or leads nowhere. The client drops `Authorization` on the way to
 /// another server by itself.
-fn redirect(attempt: Attempt) -> reqwest::redirect::Action {
+fn redirect(attempt: Attempt) -> Action {
     let was_encrypted = attempt.previous().iter().any(|url| url.scheme() == "https");
     let (to, scheme) = (authority(attempt.url()), attempt.url().scheme().to_owned());
     if was_encrypted && scheme != "https" {
@@ -109,13 +145,24 @@ fn redirect(attempt: Attempt) -> reqwest::redirect::Action {
     }
 }
 
-fn cause(error: &reqwest::Error) -> String {
-    super::retry::root_cause(error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_machine_is_reached_without_a_proxy() {
+        for (url, expected) in [
+            ("http://127.0.0.1:5000/", true),
+            ("https://127.9.9.9/", true),
+            ("http://[::1]:5000/", true),
+            ("http://LOCALHOST/", true),
+            ("https://localhost.example.org/", false),
+            ("https://10.0.0.1/", false),
+            ("https://[fe80::1]/", false),
+        ] {
+            assert_eq!(is_loopback(&url.parse().unwrap()), expected, "{url}");
+        }
+    }
 
     fn error(content: &[u8]) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();

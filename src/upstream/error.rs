@@ -96,6 +96,22 @@ pub enum Problem {
         /// What the registry has, in bytes.
         actual: u64,
     },
+    /// A reader wants to go on behind the end of a blob.
+    #[error("there is nothing from byte {offset} on, it has {size} bytes")]
+    Offset {
+        /// Where reading was to start, in bytes.
+        offset: u64,
+        /// The size of the blob in bytes.
+        size: u64,
+    },
+    /// The registry does not hold a foreign layer, and the address in its descriptor does not give it either.
+    #[error("the registry does not hold this foreign layer, and {host} does not give it: {problem}")]
+    Elsewhere {
+        /// The server of the address.
+        host: String,
+        /// What went wrong there.
+        problem: Box<Problem>,
+    },
     /// The bytes are not the ones asked for.
     #[error("the content has digest {actual} instead of {expected}")]
     Digest {
@@ -229,6 +245,11 @@ impl UpstreamError {
             }
             Problem::Tls(_) => {
                 "give the certificate authority with --ca-file, or --plain-http HOST if the registry has no TLS".into()
+            }
+            Problem::Elsewhere { .. } => {
+                "push the layer into a registry that may hold it (many old Windows base images are foreign), and read \
+                 the image from there with --upstream HOST=URL"
+                    .into()
             }
             Problem::Digest { .. } | Problem::Size { .. } => {
                 "the registry or a proxy on the way serves damaged content; push the image again".into()

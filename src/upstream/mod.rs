@@ -44,7 +44,7 @@ pub use self::helper::HelperError;
 pub use self::retry::RetryPolicy;
 
 use self::auth::Auth;
-use self::client::Clients;
+use self::client::{Clients, Routed};
 use self::endpoint::Endpoints;
 use self::host::Hosts;
 use crate::oci::{Descriptor, Digest, Document, Reference, RepositoryName};
@@ -92,7 +92,7 @@ pub struct Upstream {
 /// What all requests share.
 #[derive(Debug)]
 struct Shared {
-    client: reqwest::Client,
+    client: Routed,
     endpoints: Endpoints,
     auth: Auth,
     hosts: Hosts,

@@ -49,6 +49,10 @@ impl Ask {
     pub(super) fn new(url: Url, accept: &'static str) -> Self {
         Self { url, accept, from: 0 }
     }
+
+    fn is_answered_by(&self, status: StatusCode) -> bool {
+        status == StatusCode::OK || (status == StatusCode::PARTIAL_CONTENT && self.from > 0)
+    }
 }
 
 /// A manifest or a list with its headers.
@@ -113,11 +117,10 @@ impl Shared {
         let again = failure.again;
         let pause = backoff.pause(failure).map_err(|problem| subject.error(problem))?;
         if let Again::After(wait) = again {
-            // What the host asked for holds for every request to it; `open` waits.
+            // What the host asked for holds for every request to it.
             self.hosts.get(&subject.endpoint.origin()).quiet(wait);
-        } else {
-            tokio::time::sleep(pause).await;
         }
+        tokio::time::sleep(pause).await;
         Ok(())
     }
 
@@ -133,9 +136,10 @@ impl Shared {
             let proof = self.auth.answer(endpoint, challenges, sent.as_ref()).await?;
             response = self.send(ask, Some(&proof)).await?;
         }
-        match response.status() {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Opened { response, _permit: permit }),
-            _ => Err(self.refused(subject, response).await),
+        if ask.is_answered_by(response.status()) {
+            Ok(Opened { response, _permit: permit })
+        } else {
+            Err(self.refused(subject, response).await)
         }
     }
 
@@ -143,14 +147,15 @@ impl Shared {
     pub(super) async fn open_elsewhere(&self, ask: &Ask) -> Result<Opened, Failure> {
         let permit = self.hosts.get(&ask.url.origin().ascii_serialization()).enter().await;
         let response = self.send(ask, None).await?;
-        match response.status() {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Opened { response, _permit: permit }),
-            _ => Err(body::failure(response).await),
+        if ask.is_answered_by(response.status()) {
+            Ok(Opened { response, _permit: permit })
+        } else {
+            Err(body::failure(response).await)
         }
     }
 
     async fn send(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Response, Failure> {
-        let mut request = self.client.get(ask.url.clone()).header(ACCEPT, ask.accept);
+        let mut request = self.client.to(&ask.url).get(ask.url.clone()).header(ACCEPT, ask.accept);
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }

@@ -8,6 +8,9 @@ use http::StatusCode;
 
 use super::error::Problem;
 
+/// From here on a pause is worth a warning.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
+
 /// How often and how fast to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -89,12 +92,13 @@ impl Backoff {
         if self.failures >= self.policy.attempts {
             return Err(failure.problem);
         }
-        tracing::info!(
-            "trying again in {} ms (failure {}): {}",
-            pause.as_millis(),
-            self.failures,
-            failure.problem
-        );
+        // A long wait without a word looks like a hang.
+        let (problem, failures) = (failure.problem, self.failures);
+        if pause >= LONG_PAUSE {
+            tracing::warn!("trying again in {} s (failure {failures}): {problem}", pause.as_secs());
+        } else {
+            tracing::info!("trying again in {} ms (failure {failures}): {problem}", pause.as_millis());
+        }
         Ok(pause)
     }
 

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::Upstream;
+use super::body::words;
 use super::error::{Missing, Problem, UpstreamError};
 use super::request::Ask;
 use crate::oci::{RepositoryName, Tag};
@@ -26,8 +27,9 @@ impl Upstream {
         url.query_pairs_mut().append_pair("n", &PER_PAGE.to_string());
         let mut tags = Vec::new();
         self.pages(&subject, Ask::new(url, "application/json"), MAX_PAGE, |page| {
-            let list: TagList = serde_json::from_slice(&page.body)
-                .map_err(|error| Problem::Answer(format!("it is not a list of tags: {error}")))?;
+            let list: TagList = serde_json::from_slice(&page.body).map_err(|error| {
+                Problem::Answer(format!("no list of tags: {}", words(&error.to_string())))
+            })?;
             tags.extend(list.tags.unwrap_or_default());
             Ok(tags.len())
         })

@@ -93,8 +93,11 @@ async fn foreign_layers_come_from_their_address() {
     };
     let upstream = Upstream::new(options).unwrap();
     let name = image(&registry).name().clone();
-    let urls =
-        [format!("http://{}/without-tls", vendor.address()), format!("https://{}/layer", vendor.address())];
+    let urls = [
+        "https://vendor.invalid/layer".to_owned(),
+        format!("http://{}/without-tls", vendor.address()),
+        format!("https://{}/layer", vendor.address()),
+    ];
     let stream = upstream.blob(&name, &foreign(&bytes, &urls), 0).await.unwrap();
     let chunks: Vec<_> = stream.try_collect().await.unwrap();
     assert_eq!(chunks.concat(), bytes);
@@ -103,8 +106,10 @@ async fn foreign_layers_come_from_their_address() {
     assert_eq!(vendor.asked()[1].header("range"), "bytes=100000-");
     assert_eq!(registry.asked().len(), 1);
 
-    let error = upstream.blob(&name, &foreign(&bytes, &urls[..1]), 0).await.unwrap_err();
+    let error = upstream.blob(&name, &foreign(&bytes, &urls[1..2]), 0).await.unwrap_err();
     assert!(error.is_missing(), "{error}");
+    let error = upstream.blob(&name, &foreign(&bytes, &urls[..1]), 0).await.unwrap_err();
+    assert!(!error.is_missing() && error.to_string().contains("vendor.invalid does not give it"), "{error}");
 }
 
 #[tokio::test]
