@@ -3,16 +3,23 @@
 //! Everything that touches the terminal, the environment or the process lives here, so that the library can be used
 //! by other programs.
 
+mod build;
 mod error;
 mod explain;
 mod global;
 mod images;
+mod import;
+mod inputs;
+mod inspect;
 mod keygen;
+mod lock;
 mod output;
 mod releases;
 mod runtime;
 mod serve;
+mod sign;
 mod upstream;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -38,21 +45,33 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Explain(explain::Explain),
-    Images(images::Images),
-    Keygen(keygen::Keygen),
     Releases(releases::Releases),
+    Images(images::Images),
+    Explain(explain::Explain),
+    Lock(lock::LockCommand),
+    Build(build::Build),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Import(import::Import),
     Serve(serve::Serve),
+    Keygen(keygen::Keygen),
+    Sign(sign::Sign),
 }
 
 impl Command {
     fn run(self, context: &Context) -> Result<(), CliError> {
         match self {
-            Self::Explain(command) => command.run(context),
-            Self::Images(command) => command.run(context),
-            Self::Keygen(command) => command.run(context),
             Self::Releases(command) => command.run(context),
+            Self::Images(command) => command.run(context),
+            Self::Explain(command) => command.run(context),
+            Self::Lock(command) => command.run(context),
+            Self::Build(command) => command.run(context),
+            Self::Inspect(command) => command.run(context),
+            Self::Verify(command) => command.run(context),
+            Self::Import(command) => command.run(context),
             Self::Serve(command) => command.run(context),
+            Self::Keygen(command) => command.run(context),
+            Self::Sign(command) => command.run(context),
         }
     }
 }

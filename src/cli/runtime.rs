@@ -18,6 +18,12 @@ impl Context {
         Self { output: Output::new(&global), global }
     }
 
+    /// How many threads read and hash: as many as were asked for, but not more than there are processors.
+    pub(crate) fn threads(&self) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        usize::from(self.global.concurrency).min(processors)
+    }
+
     /// Runs `future` until it ends or the user presses Ctrl-C.
     ///
     /// An interrupt drops the future where it stands. Everything that writes is made so that what it leaves behind

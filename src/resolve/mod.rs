@@ -1,12 +1,21 @@
 //! From a definition to a lock: what each image reference is upstream, what is kept of it for which node kind, and
 //! the proof that nothing is missing.
 
+mod definition;
+mod demand;
+mod image;
 mod lock;
+mod resolver;
+mod tree;
 
+pub use definition::{
+    API_VERSION, Definition, DefinitionError, MAX_DEFINITION_BYTES, WantedFile, WantedImage, WantedRelease,
+};
 pub use lock::{
     BundleName, Child, LOCK_VERSION, Lock, LockError, LockedBlob, LockedFile, LockedImage, LockedRelease,
     MAX_LOCK_BYTES, ProofRow, Root,
 };
+pub use resolver::{Gap, Resolution, ResolveError, ResolveOptions, resolve};
 
 #[cfg(test)]
 pub(crate) use lock::tests as lock_tests;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::band::Band;
 use super::client::Client;
 use super::rule::{Needs, Note, Order, Selection};
+use super::spelling::{Era, Folded, Vector};
 use super::versions::{self, Floor, Version, first_three};
 use crate::oci::Platform;
 
@@ -17,6 +18,11 @@ const NAMED: usize = 6;
 /// from there on also the release before.
 pub fn can_run(host: &Platform, image: &Platform) -> bool {
     if !host.os.eq_ignore_ascii_case(&image.os) && !image.os.is_empty() {
+        return false;
+    }
+    let own = Folded::new(host, &host.os, Era::V2_0);
+    let built_for = Folded::new(image, &host.os, Era::V2_0);
+    if !image.architecture.is_empty() && Vector::new(&own, Era::V2_0).rank(&built_for).is_none() {
         return false;
     }
     match (Version::parse(&host.os_version), Version::parse(&image.os_version)) {

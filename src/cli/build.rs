@@ -1,0 +1,148 @@
+//! `dray build`
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::Args;
+use dray::bundle::{self, BlobSource, BuildError, BuildOptions, SourceError};
+use dray::oci::Descriptor;
+use dray::resolve::LockedBlob;
+use dray::upstream::{Upstream, UpstreamError};
+use futures_util::TryStreamExt;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use serde_json::json;
+
+use super::error::{CliError, Kind};
+use super::inputs::{self, Allowances, Source};
+use super::output::human_bytes;
+use super::runtime::Context;
+use super::upstream;
+
+/// Build a bundle: one file with everything that the nodes need
+///
+/// Layers are fetched straight to their place in the file. A build that was interrupted goes on where it stopped when
+/// the same command is run again. The same lock always gives the same bytes.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  dray build -f plant.yaml -o plant.tar --key release.key\n  dray build --lock plant.lock -o plant.tar"
+)]
+pub(crate) struct Build {
+    #[command(flatten)]
+    source: Source,
+    /// Where the bundle goes
+    #[arg(short, long, value_name = "BUNDLE")]
+    output: PathBuf,
+    /// Sign with this private key, made by `dray keygen`; may be repeated
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    key: Vec<PathBuf>,
+    #[command(flatten)]
+    allowances: Allowances,
+}
+
+impl Build {
+    pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let keys = inputs::private_keys(&self.key)?;
+        let mtime = source_date_epoch()?;
+        let lock = self.source.lock(context, &self.allowances)?;
+        let source = UpstreamBlobs(upstream::connect(&context.global)?);
+        let bar = context.output.bytes_bar("fetching", lock.total_bytes());
+        let built = context.block_on(async {
+            let options = BuildOptions {
+                output: &self.output,
+                mtime,
+                concurrency: context.global.concurrency.into(),
+                keys: &keys,
+                progress: &|bytes| bar.inc(bytes),
+            };
+            Ok(bundle::build(&lock, &source, &options).await?)
+        })?;
+        bar.finish_and_clear();
+        if keys.is_empty() {
+            context
+                .output
+                .warn("the bundle is not signed; sites refuse it until `dray sign` has added a signature");
+        }
+        let value = json!({
+            "bundle": self.output,
+            "digest": built.index.digest,
+            "name": lock.name,
+            "sequence": lock.sequence,
+            "images": lock.images.len(),
+            "bytes": built.size,
+            "continued": built.continued,
+            "signatures": keys.len(),
+        });
+        context.output.result(&value, || {
+            let continued = match built.continued {
+                0 => String::new(),
+                bytes => format!(" ({} were there from an earlier run)", human_bytes(bytes)),
+            };
+            format!(
+                "{}: {} images, {}{continued}\n{}",
+                self.output.display(),
+                lock.images.len(),
+                human_bytes(built.size),
+                built.index.digest
+            )
+        })
+    }
+}
+
+/// The time for the entries of the archive: `SOURCE_DATE_EPOCH` or 0, so that it never differs by itself.
+fn source_date_epoch() -> Result<u64, CliError> {
+    let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(0) };
+    value
+        .to_str()
+        .and_then(|text| text.parse().ok())
+        .filter(|seconds| *seconds < 1 << 33)
+        .ok_or_else(|| CliError::usage("SOURCE_DATE_EPOCH is not a number of seconds since 1970"))
+}
+
+/// Registries as the source of a bundle's blobs.
+pub(crate) struct UpstreamBlobs(pub(crate) Upstream);
+
+impl UpstreamBlobs {
+    async fn open(
+        &self,
+        blob: &LockedBlob,
+        offset: u64,
+    ) -> Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError> {
+        let name = blob.from.as_ref().ok_or("the lock names no repository for it")?;
+        if blob.manifest {
+            let fetched = self.0.manifest_by_digest(name, &blob.digest).await?;
+            let raw = fetched.document.raw();
+            let at = usize::try_from(offset).unwrap_or(usize::MAX).min(raw.len());
+            return Ok(stream::iter([Ok(raw.slice(at..))]).boxed());
+        }
+        let mut descriptor = Descriptor::new("application/octet-stream", blob.digest.clone(), blob.size);
+        descriptor.urls.clone_from(&blob.urls);
+        let chunks = self.0.blob(name, &descriptor, offset).await?;
+        Ok(chunks.map_err(|error| -> SourceError { Box::new(error) }).boxed())
+    }
+}
+
+impl BlobSource for UpstreamBlobs {
+    fn read<'a>(&'a self, blob: &'a LockedBlob, offset: u64) -> BoxStream<'a, Result<Bytes, SourceError>> {
+        let opened = async move { self.open(blob, offset).await };
+        stream::once(opened).try_flatten().boxed()
+    }
+}
+
+impl From<BuildError> for CliError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Bundle(error) => error.into(),
+            BuildError::Digest { .. } => Self::new(Kind::Verification, error),
+            BuildError::Fetch { ref source, .. } => {
+                let upstream = source.downcast_ref::<UpstreamError>();
+                let missing = upstream.is_some_and(UpstreamError::is_missing);
+                let hint = upstream.and_then(UpstreamError::hint);
+                let kind = if missing { Kind::Incomplete } else { Kind::Failed };
+                let error = Self::new(kind, error)
+                    .hint("what was fetched is kept; run the same command again to go on");
+                hint.into_iter().fold(error, CliError::hint)
+            }
+            other => Self::failed(other),
+        }
+    }
+}

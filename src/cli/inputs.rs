@@ -1,0 +1,215 @@
+//! What several subcommands take: a definition or a lock, keys, trusted keys.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use dray::catalog::Catalog;
+use dray::oci::Reference;
+use dray::resolve::{
+    self, Definition, DefinitionError, Lock, LockError, MAX_LOCK_BYTES, ResolveError, ResolveOptions,
+};
+use dray::trust::{KeyError, Policy, PrivateKey, PublicKey, TrustError};
+
+use super::error::{CliError, Kind};
+use super::runtime::Context;
+use super::upstream;
+
+/// The largest key file that is read.
+const MAX_KEY_BYTES: u64 = 64 * 1024;
+
+/// Either a definition, which is resolved first, or a lock.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Source {
+    /// Resolve this definition
+    #[arg(short = 'f', long, value_name = "FILE")]
+    definition: Option<PathBuf>,
+    /// Take this lock, made by `dray lock`
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+}
+
+/// What may be missing from a lock.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Allowances {
+    /// Go on without IMAGE where it is missing; the lock records it
+    #[arg(long, value_name = "IMAGE", value_delimiter = ',')]
+    pub(crate) allow_missing: Vec<Reference>,
+    /// Go on in spite of the known problem ID, as `dray images` names it
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub(crate) allow_problem: Vec<String>,
+}
+
+impl Source {
+    /// The lock: as read, or as resolved.
+    pub(crate) fn lock(&self, context: &Context, allowances: &Allowances) -> Result<Lock, CliError> {
+        match (&self.definition, &self.lock) {
+            (Some(definition), _) => resolve_definition(context, definition, allowances),
+            (None, Some(lock)) => read_lock(lock),
+            (None, None) => Err(CliError::usage("give a definition with -f or a lock with --lock")),
+        }
+    }
+}
+
+/// Reads a lock.
+pub(crate) fn read_lock(path: &Path) -> Result<Lock, CliError> {
+    let bytes = read_bounded(path, MAX_LOCK_BYTES as u64)?;
+    Lock::from_json(&bytes).map_err(|error| {
+        let kind = if matches!(error, LockError::Inconsistent(_)) { Kind::Verification } else { Kind::Usage };
+        CliError::new(kind, format!("{}: {error}", path.display())).hint("make it again with `dray lock`")
+    })
+}
+
+/// Resolves the definition at `path` and says what its maker should know.
+pub(crate) fn resolve_definition(
+    context: &Context,
+    path: &Path,
+    allowances: &Allowances,
+) -> Result<Lock, CliError> {
+    let catalog = catalog(context)?;
+    let definition = Definition::read(path, &catalog)?;
+    let upstream = upstream::connect(&context.global)?;
+    let bar = context.output.count_bar("resolving", 0);
+    let resolution = context.block_on(async {
+        let progress = |done: usize, all: usize| {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        };
+        let options = ResolveOptions {
+            allow_missing: allowances.allow_missing.iter().cloned().collect(),
+            allow_problems: allowances.allow_problem.iter().cloned().collect::<BTreeSet<_>>(),
+            concurrency: context.global.concurrency.into(),
+            files: Vec::new(),
+            progress: &progress,
+        };
+        Ok(resolve::resolve(&definition, &catalog, &upstream, options).await?)
+    })?;
+    bar.finish_and_clear();
+    for (release, problem) in &resolution.problems {
+        context.output.warn(format!("{release}: {}", problem.message));
+    }
+    for gap in &resolution.allowed {
+        context.output.warn(format!("allowed to be missing: {gap}"));
+    }
+    for image in &resolution.foreign {
+        context.output.warn(format!(
+            "{image} has layers that name addresses outside the registry; they are in the bundle, but containerd asks \
+             those addresses first and gives up if it cannot connect: let them answer 404 at the site"
+        ));
+    }
+    Ok(resolution.lock)
+}
+
+/// The catalog with the directories of `--catalog`.
+pub(crate) fn catalog(context: &Context) -> Result<Catalog, CliError> {
+    Catalog::with_overrides(&context.global.catalog).map_err(CliError::usage)
+}
+
+/// Reads private keys.
+pub(crate) fn private_keys(paths: &[PathBuf]) -> Result<Vec<PrivateKey>, CliError> {
+    let read = |path: &PathBuf| {
+        let pem = zeroize::Zeroizing::new(read_text(path)?);
+        PrivateKey::from_pem(&pem).map_err(|error| key_error(path, &error))
+    };
+    paths.iter().map(read).collect()
+}
+
+/// Reads public keys.
+pub(crate) fn public_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>, CliError> {
+    let read =
+        |path: &PathBuf| PublicKey::from_pem(&read_text(path)?).map_err(|error| key_error(path, &error));
+    paths.iter().map(read).collect()
+}
+
+fn key_error(path: &Path, error: &KeyError) -> CliError {
+    CliError::usage(format!("{}: {error}", path.display()))
+}
+
+/// Whose bundles are accepted.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Trust {
+    /// A public key that is trusted, made by `dray keygen`; may be repeated
+    #[arg(
+        long = "trust",
+        id = "trust",
+        value_name = "PUB",
+        value_delimiter = ',',
+        required_unless_present = "insecure_skip_verify"
+    )]
+    keys: Vec<PathBuf>,
+    /// How many different trusted keys must have signed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threshold: usize,
+    /// Accept the bundle without any signature; this is recorded
+    #[arg(long, conflicts_with = "trust")]
+    insecure_skip_verify: bool,
+}
+
+impl Trust {
+    /// The policy; none when verification is skipped on request.
+    pub(crate) fn policy(&self, context: &Context) -> Result<Option<Policy>, CliError> {
+        if self.insecure_skip_verify {
+            context.output.warn("signatures are not checked (--insecure-skip-verify)");
+            return Ok(None);
+        }
+        let policy = Policy::new(public_keys(&self.keys)?, self.threshold);
+        policy.map(Some).map_err(CliError::usage)
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, CliError> {
+    let bytes = read_bounded(path, MAX_KEY_BYTES)?;
+    String::from_utf8(bytes).map_err(|_| CliError::usage(format!("{} is not text", path.display())))
+}
+
+/// Reads a file that has no business being larger than `limit`.
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, CliError> {
+    use std::io::Read;
+    let named = |error: std::io::Error| CliError::usage(format!("{}: {error}", path.display()));
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(named)?;
+    if bytes.len() as u64 > limit {
+        return Err(CliError::usage(format!("{} is larger than {limit} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+impl From<DefinitionError> for CliError {
+    fn from(error: DefinitionError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<TrustError> for CliError {
+    fn from(error: TrustError) -> Self {
+        Self::new(Kind::Verification, error)
+    }
+}
+
+impl From<ResolveError> for CliError {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::Upstream(error) => error.into(),
+            ResolveError::Catalog(error) => Self::usage(error),
+            ResolveError::Sizes { .. } => Self::new(Kind::Verification, error),
+            ResolveError::Incomplete { ref gaps, ref blockers } => {
+                let images = gaps.iter().any(|gap| gap.reference.is_some());
+                let clients = gaps.iter().any(|gap| !gap.clients.is_empty());
+                let problems: BTreeSet<String> =
+                    blockers.iter().map(|(_, problem)| problem.id.clone()).collect();
+                let mut error = Self::new(Kind::Incomplete, error);
+                if clients {
+                    error = error.hint("if those clients are not on your nodes, state `spec.runtimes`");
+                }
+                if images {
+                    error = error.hint("to go on without an image name it with --allow-missing IMAGE");
+                }
+                for id in problems {
+                    error = error.hint(format!("to go on in spite of it add --allow-problem {id}"));
+                }
+                error
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! `dray inspect`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use dray::bundle::Bundle;
+use dray::oci::NodeKind;
+use dray::resolve::Lock;
+use dray::trust::{PublicKey, SignatureManifest};
+use serde_json::json;
+
+use super::error::CliError;
+use super::inputs;
+use super::output::{human_bytes, table};
+use super::runtime::Context;
+
+/// Say what is in a bundle: releases, node kinds, images, signatures, and the proof that it is complete
+///
+/// Reads the structure and the lock, not the layers; `dray verify` reads everything.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  dray inspect plant.tar\n  dray inspect plant.tar --images\n  dray inspect plant.tar --trust release.pub --format json"
+)]
+pub(crate) struct Inspect {
+    /// The bundle
+    #[arg(value_name = "BUNDLE")]
+    bundle: PathBuf,
+    /// Say of each signature whether it is by this public key; may be repeated
+    #[arg(long, value_name = "PUB", value_delimiter = ',')]
+    trust: Vec<PathBuf>,
+    /// List every image with what is kept of it
+    #[arg(long)]
+    images: bool,
+}
+
+impl Inspect {
+    pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let bundle = Bundle::open(&self.bundle)?;
+        let keys = inputs::public_keys(&self.trust)?;
+        let signatures = signatures(&bundle, &keys);
+        let lock = bundle.lock();
+        let mut value = json!({
+            "name": lock.name,
+            "sequence": lock.sequence,
+            "digest": bundle.index().digest,
+            "signatures": signatures.iter().map(|(key, verified)| json!({"keyId": key, "verified": verified})).collect::<Vec<_>>(),
+            "releases": lock.releases.iter().map(|release| &release.release).collect::<Vec<_>>(),
+            "nodes": lock.nodes,
+            "images": lock.images.len(),
+            "blobs": lock.blobs.len(),
+            "bytes": bundle.len(),
+            "volumes": 1,
+            "requires": [],
+            "proof": lock.proof,
+            "allowedMissing": lock.allowed_missing,
+        });
+        if self.images {
+            value["imageList"] = json!(lock.images);
+        }
+        context.output.result(&value, || {
+            let mut text = summary(&bundle, &signatures);
+            text.push_str(&matrix(lock));
+            if self.images {
+                text.push_str(&image_list(lock));
+            }
+            text
+        })
+    }
+}
+
+/// Each signature: the key that it says it is by, and whether one of `keys` verifies it.
+fn signatures(bundle: &Bundle, keys: &[PublicKey]) -> Vec<(String, bool)> {
+    let all = bundle.signatures().map(SignatureManifest::signatures).unwrap_or_default();
+    all.iter()
+        .map(|signature| {
+            let by = keys.iter().find(|key| key.verifies(bundle.payload(), &signature.der));
+            let claimed = || signature.claimed_key.clone().unwrap_or_else(|| "unnamed".into());
+            (by.map_or_else(claimed, |key| key.id().to_string()), by.is_some())
+        })
+        .collect()
+}
+
+fn summary(bundle: &Bundle, signatures: &[(String, bool)]) -> String {
+    let lock = bundle.lock();
+    let mut rows = vec![
+        vec!["name".to_owned(), format!("{} (sequence {})", lock.name, lock.sequence)],
+        vec!["digest".into(), bundle.index().digest.to_string()],
+        vec![
+            "content".into(),
+            format!(
+                "{} images, {} blobs, {}",
+                lock.images.len(),
+                lock.blobs.len(),
+                human_bytes(bundle.len())
+            ),
+        ],
+    ];
+    for (key, verified) in signatures {
+        let verdict = if *verified { "verified" } else { "not verified" };
+        rows.push(vec!["signature".into(), format!("{key} ({verdict})")]);
+    }
+    if signatures.is_empty() {
+        rows.push(vec!["signature".into(), "none".into()]);
+    }
+    for release in &lock.releases {
+        let with = if release.with.is_empty() {
+            String::new()
+        } else {
+            format!(" with {}", release.with.join(", "))
+        };
+        rows.push(vec!["release".into(), format!("{}{with}", release.release)]);
+    }
+    table(&rows)
+}
+
+/// The proof of completeness: a row for each release, a column for each node kind, the number of images in it.
+fn matrix(lock: &Lock) -> String {
+    if lock.proof.is_empty() {
+        return String::new();
+    }
+    let mut releases: Vec<&str> = Vec::new();
+    for row in &lock.proof {
+        if !releases.contains(&row.release.as_str()) {
+            releases.push(&row.release);
+        }
+    }
+    let mut rows = vec![
+        std::iter::once("complete for".to_owned())
+            .chain(lock.nodes.iter().map(ToString::to_string))
+            .collect(),
+    ];
+    for release in releases {
+        let cell = |node: &NodeKind| {
+            let row = lock.proof.iter().find(|row| row.release == release && row.node == *node);
+            match row {
+                None => "-".to_owned(),
+                Some(row) if row.missing.is_empty() => format!("{} images", row.images),
+                Some(row) => format!("{} images, {} missing", row.images, row.missing.len()),
+            }
+        };
+        rows.push(std::iter::once(release.to_owned()).chain(lock.nodes.iter().map(cell)).collect::<Vec<_>>());
+    }
+    format!("\n{}", table(&rows))
+}
+
+fn image_list(lock: &Lock) -> String {
+    let mut rows = vec![vec!["image".to_owned(), "digest".into(), "kept for".into()]];
+    for image in &lock.images {
+        rows.push(vec![image.reference.to_string(), image.root.digest.to_string(), String::new()]);
+        for child in &image.children {
+            let platform = child.platform.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+            let nodes: Vec<String> = child.nodes.iter().map(ToString::to_string).collect();
+            rows.push(vec![format!("  {platform}"), child.digest.to_string(), nodes.join(", ")]);
+        }
+    }
+    format!("\n{}", table(&rows))
+}

@@ -1,0 +1,52 @@
+//! `dray lock`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::error::CliError;
+use super::inputs::{self, Allowances};
+use super::output::{human_bytes, write_file};
+use super::runtime::Context;
+
+/// Resolve a definition: which manifests and layers each node kind needs, to the digest
+///
+/// Reads manifests only. Fails when anything that a node needs is missing upstream, and names it.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  dray lock -f plant.yaml -o plant.lock\n  dray build --lock plant.lock -o plant.tar"
+)]
+pub(crate) struct LockCommand {
+    /// The definition
+    #[arg(short = 'f', long, value_name = "FILE")]
+    definition: PathBuf,
+    /// Where the lock goes
+    #[arg(short, long, value_name = "LOCK")]
+    output: PathBuf,
+    #[command(flatten)]
+    allowances: Allowances,
+}
+
+impl LockCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let lock = inputs::resolve_definition(context, &self.definition, &self.allowances)?;
+        write_file(&self.output, &lock.to_json())?;
+        let value = json!({
+            "name": lock.name,
+            "lock": self.output,
+            "images": lock.images.len(),
+            "blobs": lock.blobs.len(),
+            "bytes": lock.total_bytes(),
+        });
+        context.output.result(&value, || {
+            format!(
+                "{}: {} images, {} blobs, {}",
+                self.output.display(),
+                lock.images.len(),
+                lock.blobs.len(),
+                human_bytes(lock.total_bytes())
+            )
+        })
+    }
+}

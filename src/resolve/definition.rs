@@ -1,0 +1,467 @@
+//! The definition: the YAML that a person writes.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::BundleName;
+use crate::catalog::{Catalog, ReleaseId};
+use crate::oci::{Digest, NodeKind, ParseReferenceError, Reference};
+use crate::select::{ParseRuntimeError, Runtime};
+
+/// The version of the definition's form.
+pub const API_VERSION: &str = "dray.dev/v1alpha1";
+/// The largest definition or image list that is read, in bytes.
+pub const MAX_DEFINITION_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Why a definition cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DefinitionError {
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The YAML is not that of a definition.
+    #[error("{}: {message}", path.display())]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and in which line.
+        message: String,
+    },
+    /// A field has a value that means nothing here.
+    #[error("{}: {field}: {message}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// A definition, with its aliases resolved.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// The name of the bundle.
+    pub name: BundleName,
+    /// Counts the bundles of this name.
+    pub sequence: u64,
+    /// The node kinds to be complete for.
+    pub nodes: Vec<NodeKind>,
+    /// The container runtimes on the nodes; empty for all.
+    pub runtimes: Vec<Runtime>,
+    /// The releases whose images are needed.
+    pub releases: Vec<WantedRelease>,
+    /// Further images.
+    pub images: Vec<WantedImage>,
+    /// Helm charts and other artifacts, which are the same for all nodes.
+    pub charts: Vec<Reference>,
+    /// Plain files.
+    pub files: Vec<WantedFile>,
+}
+
+/// A release in a definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedRelease {
+    /// The release.
+    pub id: ReleaseId,
+    /// Features beyond its default configuration.
+    pub with: Vec<String>,
+}
+
+/// An image in a definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedImage {
+    /// The reference.
+    pub reference: Reference,
+    /// The node kinds that need it.
+    pub nodes: Vec<NodeKind>,
+    /// Where the definition names it: `images`, or the file of an image list.
+    pub source: String,
+}
+
+/// A file in a definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedFile {
+    /// Where it is.
+    pub url: url::Url,
+    /// What it must hash to.
+    pub digest: Digest,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Document {
+    api_version: String,
+    kind: String,
+    metadata: Metadata,
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    name: BundleName,
+    #[serde(default = "first")]
+    sequence: u64,
+}
+
+fn first() -> u64 {
+    1
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Spec {
+    nodes: Vec<String>,
+    #[serde(default)]
+    runtimes: Vec<String>,
+    #[serde(default)]
+    releases: Vec<ReleaseEntry>,
+    #[serde(default)]
+    images: Vec<ImageEntry>,
+    #[serde(default)]
+    image_lists: Vec<PathBuf>,
+    #[serde(default)]
+    files: Vec<FileEntry>,
+    #[serde(default)]
+    charts: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReleaseEntry {
+    k0s: Option<String>,
+    kubeadm: Option<String>,
+    k3s: Option<String>,
+    rke2: Option<String>,
+    openkruise: Option<String>,
+    #[serde(default)]
+    with: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileEntry {
+    url: url::Url,
+    sha256: Option<String>,
+    sha512: Option<String>,
+}
+
+/// `docker.io/library/nginx:1.27`, or the same with the nodes that need it.
+struct ImageEntry {
+    reference: String,
+    nodes: Option<Vec<String>>,
+}
+
+impl<'de> Deserialize<'de> for ImageEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntryVisitor;
+
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = ImageEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an image reference, or `ref` with `nodes`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ImageEntry, E> {
+                Ok(ImageEntry { reference: text.to_owned(), nodes: None })
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<ImageEntry, M::Error> {
+                let (mut reference, mut nodes) = (None, None);
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "ref" => reference = Some(map.next_value()?),
+                        "nodes" => nodes = Some(map.next_value()?),
+                        other => return Err(M::Error::unknown_field(other, &["ref", "nodes"])),
+                    }
+                }
+                Ok(ImageEntry { reference: reference.ok_or_else(|| M::Error::missing_field("ref"))?, nodes })
+            }
+        }
+
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+impl Definition {
+    /// Reads the definition at `path`, and the image lists that it names relative to itself.
+    pub fn read(path: &Path, catalog: &Catalog) -> Result<Self, DefinitionError> {
+        let text = read_bounded(path)?;
+        Self::parse(path, &text, catalog)
+    }
+
+    /// Reads `text`, the content of `path`.
+    pub fn parse(path: &Path, text: &str, catalog: &Catalog) -> Result<Self, DefinitionError> {
+        let document: Document = serde_saphyr::from_str(text)
+            .map_err(|error| DefinitionError::Yaml { path: path.to_owned(), message: error.to_string() })?;
+        let reader = Reader { path, catalog };
+        reader.definition(document)
+    }
+}
+
+/// Turns the fields of a definition into what they mean.
+struct Reader<'a> {
+    path: &'a Path,
+    catalog: &'a Catalog,
+}
+
+impl Reader<'_> {
+    fn definition(&self, document: Document) -> Result<Definition, DefinitionError> {
+        if document.api_version != API_VERSION || document.kind != "Bundle" {
+            let message = format!(
+                "this is `{}` of `{}`; this dray reads `kind: Bundle` of `{API_VERSION}`",
+                document.kind, document.api_version
+            );
+            return Err(self.field("apiVersion", message));
+        }
+        let spec = document.spec;
+        let nodes = self.node_kinds("spec.nodes", &spec.nodes)?;
+        if nodes.is_empty() {
+            return Err(self.field("spec.nodes", "name at least one node kind, e.g. linux/amd64"));
+        }
+        let mut images = Vec::new();
+        for (nth, entry) in spec.images.iter().enumerate() {
+            let field = format!("spec.images[{nth}]");
+            images.push(WantedImage {
+                reference: self.parsed(&field, &entry.reference)?,
+                nodes: match &entry.nodes {
+                    Some(kinds) => self.node_kinds(&field, kinds)?,
+                    None => nodes.clone(),
+                },
+                source: "images".to_owned(),
+            });
+        }
+        for list in &spec.image_lists {
+            let path = self.path.parent().unwrap_or(Path::new("")).join(list);
+            let text = read_bounded(&path)?;
+            for reference in image_list(&path, &text)? {
+                let source = list.display().to_string();
+                images.push(WantedImage { reference, nodes: nodes.clone(), source });
+            }
+        }
+        let runtimes = spec.runtimes.iter().map(|text| {
+            text.parse().map_err(|error: ParseRuntimeError| self.field("spec.runtimes", error.to_string()))
+        });
+        Ok(Definition {
+            name: document.metadata.name,
+            sequence: document.metadata.sequence,
+            runtimes: runtimes.collect::<Result<_, _>>()?,
+            releases: self.releases(spec.releases)?,
+            images,
+            charts: self.charts(&spec.charts)?,
+            files: self.files(spec.files)?,
+            nodes,
+        })
+    }
+
+    fn releases(&self, entries: Vec<ReleaseEntry>) -> Result<Vec<WantedRelease>, DefinitionError> {
+        let one = |(nth, entry): (usize, ReleaseEntry)| {
+            let named = [
+                ("k0s", entry.k0s),
+                ("kubeadm", entry.kubeadm),
+                ("k3s", entry.k3s),
+                ("rke2", entry.rke2),
+                ("openkruise", entry.openkruise),
+            ];
+            let mut named = named.into_iter().filter_map(|(distro, version)| Some((distro, version?)));
+            match (named.next(), named.next()) {
+                (Some((distro, version)), None) => Ok(WantedRelease {
+                    id: ReleaseId { distro: distro.to_owned(), version },
+                    with: entry.with,
+                }),
+                _ => Err(self
+                    .field(&format!("spec.releases[{nth}]"), "name one release, e.g. `k0s: v1.36.3+k0s.2`")),
+            }
+        };
+        entries.into_iter().enumerate().map(one).collect()
+    }
+
+    fn charts(&self, charts: &[String]) -> Result<Vec<Reference>, DefinitionError> {
+        let one = |(nth, text): (usize, &String)| {
+            let field = format!("spec.charts[{nth}]");
+            match text.strip_prefix("oci://") {
+                Some(reference) => self.parsed(&field, reference),
+                None => Err(self.field(&field, format!("`{text}` does not start with oci://"))),
+            }
+        };
+        charts.iter().enumerate().map(one).collect()
+    }
+
+    fn files(&self, entries: Vec<FileEntry>) -> Result<Vec<WantedFile>, DefinitionError> {
+        let one = |(nth, entry): (usize, FileEntry)| {
+            let field = format!("spec.files[{nth}]");
+            if !matches!(entry.url.scheme(), "http" | "https") {
+                return Err(self.field(&field, format!("`{}` is not an http or https address", entry.url)));
+            }
+            let digest = match (entry.sha256, entry.sha512) {
+                (Some(hex), None) => format!("sha256:{hex}"),
+                (None, Some(hex)) => format!("sha512:{hex}"),
+                _ => {
+                    let message = "give the file's `sha256` or its `sha512`, as its publisher states it";
+                    return Err(self.field(&field, message));
+                }
+            };
+            Ok(WantedFile { url: entry.url, digest: self.parsed(&field, &digest)? })
+        };
+        entries.into_iter().enumerate().map(one).collect()
+    }
+
+    fn node_kinds(&self, field: &str, texts: &[String]) -> Result<Vec<NodeKind>, DefinitionError> {
+        let mut kinds = Vec::new();
+        for text in texts {
+            let kind = self.catalog.node_kind(text).map_err(|error| self.field(field, error.to_string()))?;
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        Ok(kinds)
+    }
+
+    fn parsed<T>(&self, field: &str, text: &str) -> Result<T, DefinitionError>
+    where
+        T: std::str::FromStr<Err: fmt::Display>,
+    {
+        text.parse().map_err(|error: T::Err| self.field(field, error.to_string()))
+    }
+
+    fn field(&self, field: &str, message: impl Into<String>) -> DefinitionError {
+        DefinitionError::Field {
+            path: self.path.to_owned(),
+            field: field.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
+/// The references of an image list: one a line; what follows a `#` is a comment.
+fn image_list(path: &Path, text: &str) -> Result<Vec<Reference>, DefinitionError> {
+    let content = |line: &str| line.split('#').next().unwrap_or_default().trim().to_owned();
+    let lines = text.lines().map(content).enumerate().filter(|(_, line)| !line.is_empty());
+    let parse = |(nth, line): (usize, String)| {
+        line.parse().map_err(|error: ParseReferenceError| DefinitionError::Field {
+            path: path.to_owned(),
+            field: format!("line {}", nth + 1),
+            message: format!("{error}"),
+        })
+    };
+    lines.map(parse).collect::<Result<_, _>>()
+}
+
+fn read_bounded(path: &Path) -> Result<String, DefinitionError> {
+    use std::io::Read;
+    let io = |source| DefinitionError::Io { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(io)?;
+    file.take(MAX_DEFINITION_BYTES + 1).read_to_string(&mut text).map_err(io)?;
+    if text.len() as u64 > MAX_DEFINITION_BYTES {
+        return Err(io(std::io::Error::other(format!("larger than {MAX_DEFINITION_BYTES} bytes"))));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = "\
+apiVersion: dray.dev/v1alpha1
+kind: Bundle
+metadata:
+  name: plant-7
+spec:
+  nodes: [linux/amd64, windows/ltsc2022]
+  runtimes: [containerd@1.7, containerd@2]
+  releases:
+    - k0s: v1.36.3+k0s.2
+      with: [calico, nllb:traefik]
+  images:
+    - nginx:1.27
+    - ref: ghcr.io/acme/agent:2.4
+      nodes: [windows/ltsc2022]
+  files:
+    - url: https://example.org/k0s-v1.36.3+k0s.2-amd64
+      sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+  charts:
+    - oci://ghcr.io/acme/charts/agent:1.2.0
+";
+
+    fn parse(text: &str) -> Result<Definition, DefinitionError> {
+        Definition::parse(Path::new("plant.yaml"), text, &Catalog::builtin().unwrap())
+    }
+
+    #[test]
+    fn reads_every_field() {
+        let definition = parse(WHOLE).unwrap();
+        assert_eq!(definition.name.as_str(), "plant-7");
+        assert_eq!(definition.sequence, 1);
+        assert_eq!(definition.nodes[1].to_string(), "windows(10.0.20348)/amd64");
+        assert_eq!(definition.releases[0].id.to_string(), "k0s@v1.36.3+k0s.2");
+        assert_eq!(definition.images[0].reference.to_string(), "docker.io/library/nginx:1.27");
+        assert_eq!(definition.images[0].nodes.len(), 2);
+        assert_eq!(definition.images[1].nodes, definition.nodes[1..]);
+        assert_eq!(definition.charts[0].to_string(), "ghcr.io/acme/charts/agent:1.2.0");
+        assert_eq!(definition.files[0].url.path(), "/k0s-v1.36.3+k0s.2-amd64");
+    }
+
+    #[test]
+    fn typos_are_named_with_their_line() {
+        for (right, wrong, line) in [
+            ("  images:\n", "  imagse:\n", "line 11"),
+            ("    - ref: ghcr.io/acme/agent:2.4", "    - rfe: ghcr.io/acme/agent:2.4", "line 13"),
+            ("    - k0s: v1.36.3+k0s.2", "    - k0ss: v1.36.3+k0s.2", "line 9"),
+            ("  name: plant-7", "  name: Plant 7", "line 4"),
+        ] {
+            let error = parse(&WHOLE.replace(right, wrong)).unwrap_err().to_string();
+            assert!(error.starts_with("plant.yaml: "), "{error}");
+            assert!(error.contains(line), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_are_checked() {
+        for (right, wrong, expected) in [
+            ("nginx:1.27", "Nginx:1.27", "upper-case"),
+            ("linux/amd64", "windows/amd64", "which Windows"),
+            ("containerd@1.7", "dockerd@1.7", "spec.runtimes"),
+            ("oci://", "https://", "oci://"),
+            ("v1alpha1", "v2", "reads `kind: Bundle`"),
+            ("sha256: e3", "sha256: zz", "hexadecimal"),
+        ] {
+            let error = parse(&WHOLE.replacen(right, wrong, 1)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{wrong}: {error}");
+        }
+        assert!(
+            parse(&WHOLE.replace(
+                "      sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n",
+                ""
+            ))
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn image_lists_are_relative_to_the_definition() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("apps.txt"), "# ours\nghcr.io/acme/x:1\n\nredis\n").unwrap();
+        let path = dir.path().join("plant.yaml");
+        std::fs::write(&path, format!("{WHOLE}  imageLists: [apps.txt]\n")).unwrap();
+        let catalog = Catalog::builtin().unwrap();
+        let definition = Definition::read(&path, &catalog).unwrap();
+        assert_eq!(definition.images.len(), 4);
+        assert_eq!(definition.images[3].reference.to_string(), "docker.io/library/redis:latest");
+        assert_eq!(definition.images[3].source, "apps.txt");
+        std::fs::remove_file(dir.path().join("apps.txt")).unwrap();
+        assert!(Definition::read(&path, &catalog).unwrap_err().to_string().contains("apps.txt"));
+    }
+}
