@@ -8,6 +8,8 @@ mod support;
 mod auth;
 #[path = "upstream/blobs.rs"]
 mod blobs;
+#[path = "upstream/command.rs"]
+mod command;
 #[path = "upstream/lists.rs"]
 mod lists;
 #[path = "upstream/manifests.rs"]

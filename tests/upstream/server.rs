@@ -31,7 +31,7 @@ use crate::support::command::Run as _;
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) method: Method,
-    /// Path and query.
+    /// Path and query; of a request for a tunnel the server.
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -259,7 +259,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
     let (head, body) = request.into_parts();
     let mut asked = Asked {
         method: head.method,
-        target: head.uri.path_and_query().unwrap().to_string(),
+        target: head.uri.path_and_query().map_or_else(|| head.uri.to_string(), ToString::to_string),
         headers: head.headers,
         body: body.collect().await.unwrap().to_bytes(),
         earlier: 0,
