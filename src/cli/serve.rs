@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use dray::bundle::{Bundle, ServedBundles};
 use dray::registry::{Config, Naming, Server};
 use dray::store::{Content, Store};
+use dray::trust::Policy;
 use serde::Serialize;
 
-use super::error::CliError;
+use super::error::{CliError, Kind};
+use super::inputs;
 use super::runtime::{Context, serve};
 
 /// Serve images as a registry
@@ -18,11 +21,25 @@ use super::runtime::{Context, serve};
 /// Nodes find images by their original names: by path (/v2/registry.k8s.io/pause/…), by containerd's ?ns=, by both, by
 /// the Host header, or by the name alone where it is the only one. SIGTERM and Ctrl-C let transfers finish first.
 #[derive(Args)]
-#[command(after_help = "Example:\n  dray serve --store /var/lib/dray --listen 0.0.0.0:5000")]
+#[command(
+    after_help = "Examples:\n  dray serve --store /var/lib/dray --listen 0.0.0.0:5000\n  dray serve --bundle /media/usb/plant.tar --trust release.pub"
+)]
 pub(crate) struct Serve {
     /// The store to serve
-    #[arg(long, value_name = "DIR")]
-    store: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "bundle", conflicts_with = "bundle")]
+    store: Option<PathBuf>,
+
+    /// Serve this bundle as it is, without importing it; may be repeated, the later one wins where tags are the same
+    #[arg(long, value_name = "BUNDLE", num_args = 1..)]
+    bundle: Vec<PathBuf>,
+
+    /// With --bundle: a public key that must have signed it; may be repeated
+    #[arg(long, value_name = "PUB", value_delimiter = ',', requires = "bundle")]
+    trust: Vec<PathBuf>,
+
+    /// With --trust: how many different trusted keys must have signed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threshold: usize,
 
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
@@ -44,7 +61,7 @@ struct Serving {
 
 impl Serve {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
-        let images: Arc<dyn Content> = Arc::new(Store::open(&self.store).map_err(CliError::failed)?);
+        let images = self.content(context)?;
         let config = Config {
             listen: self.listen,
             naming: Naming { hosts: BTreeMap::from_iter(self.host), prefixes: self.prefix },
@@ -57,6 +74,26 @@ impl Serve {
             server.run(stop_signal()).await;
             Ok(())
         })
+    }
+}
+
+impl Serve {
+    fn content(&self, context: &Context) -> Result<Arc<dyn Content>, CliError> {
+        if let Some(store) = &self.store {
+            return Ok(Arc::new(Store::open(store).map_err(CliError::failed)?));
+        }
+        let bundles = self.bundle.iter().map(|path| Bundle::open(path)).collect::<Result<Vec<_>, _>>()?;
+        if self.trust.is_empty() {
+            context
+                .output
+                .warn("signatures are not checked; name the keys that must have signed with --trust");
+        } else {
+            let policy = Policy::new(inputs::public_keys(&self.trust)?, self.threshold)?;
+            for bundle in &bundles {
+                bundle.check_signatures(&policy)?;
+            }
+        }
+        Ok(Arc::new(ServedBundles::new(bundles).map_err(|error| CliError::new(Kind::Verification, error))?))
     }
 }
 
