@@ -117,11 +117,8 @@ impl Answer {
         let mut seen = std::collections::HashSet::new();
         let needed = self.releases.iter().flat_map(|release| &release.images).map(|need| &need.reference);
         let listed = self.lists.iter().flat_map(|list| &list.images);
-        needed
-            .chain(listed)
-            .filter(|reference| seen.insert(*reference))
-            .map(|reference| format!("{reference}\n"))
-            .collect()
+        let distinct = needed.chain(listed).filter(|reference| seen.insert(*reference));
+        distinct.map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
     /// Tells the problems: warnings always, notes when asked for more.
