@@ -327,6 +327,18 @@ fn the_command_reads_lists_and_several_releases() {
     let windows = printed(&["images", "--from-list", path, "--node", "windows/2022"]);
     assert!(windows.contains("a list says nothing about Windows nodes"), "{windows}");
 
+    let definition = format!("{}/bundles/kubeadm-windows.yaml", env!("CARGO_MANIFEST_DIR"));
+    let defined = printed(&["images", "-f", &definition, "-q"]);
+    assert!(defined.contains("docker.io/calico/kube-controllers:v3.32.1"), "{defined}");
+    assert!(
+        defined.contains("kube-apiserver:v1.35.7") && defined.contains("kube-apiserver:v1.36.3"),
+        "{defined}"
+    );
+    assert!(
+        printed(&["images", "-f", &definition, "--release", "k0s@v1.36.3+k0s.2"])
+            .starts_with("exit code 2\n")
+    );
+
     let update = ["images", "--release", "k0s@v1.35.4+k0s.0,k0s@v1.36.3+k0s.2", "--with", "nllb:traefik"];
     let update = printed(&update);
     assert!(update.contains("traefik:v3.7.7-k0s.0") && update.contains("kube-proxy:v1.35.4"), "{update}");

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use dray::catalog::{Catalog, ImageList, Need, Problem, ReleaseId, Severity};
 use dray::oci::{NodeKind, Reference};
+use dray::resolve::Definition;
 use serde::Serialize;
 
 use super::error::{CliError, Kind};
+use super::inputs;
 use super::runtime::Context;
 
 /// The node kind that is meant where none is named.
@@ -25,8 +27,17 @@ const DEFAULT_NODE: &str = "linux/amd64";
     k0s airgap list-images --all > k0s.txt; dray images --from-list k0s.txt")]
 pub(crate) struct Images {
     /// The release, e.g. k0s@v1.36.3+k0s.2; more than one for what an update needs
-    #[arg(long, value_name = "DISTRO@VERSION", required_unless_present = "from_list", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "DISTRO@VERSION",
+        required_unless_present_any = ["from_list", "definition"],
+        value_delimiter = ','
+    )]
     release: Vec<ReleaseId>,
+
+    /// The releases, nodes and images of a definition instead
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = ["release", "node", "with"])]
+    definition: Option<PathBuf>,
 
     /// A node kind: linux/arm64, windows(10.0.20348)/amd64, windows/ltsc2022
     #[arg(long, value_name = "KIND", default_value = DEFAULT_NODE, value_delimiter = ',')]
@@ -58,13 +69,14 @@ struct ReleaseNeeds {
 
 #[derive(Serialize)]
 struct ListedImages {
-    file: PathBuf,
+    /// The file of the list, or the field of the definition.
+    source: String,
     images: Vec<Reference>,
 }
 
 impl Images {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
-        let catalog = Catalog::with_overrides(&context.global.catalog).map_err(CliError::usage)?;
+        let catalog = inputs::catalog(context)?;
         let answer = self.answer(&catalog)?;
         context.output.result(&answer, || answer.text())?;
         answer.tell(context);
@@ -72,20 +84,36 @@ impl Images {
     }
 
     fn answer(self, catalog: &Catalog) -> Result<Answer, CliError> {
+        let mut answer = match &self.definition {
+            Some(path) => Answer::of_definition(&Definition::read(path, catalog)?, catalog)?,
+            None => self.of_flags(catalog)?,
+        };
+        for file in self.from_list {
+            let images = ImageList::read(&file).map_err(CliError::usage)?.images;
+            answer.lists.push(ListedImages { source: file.display().to_string(), images });
+        }
+        Ok(answer)
+    }
+
+    fn of_flags(&self, catalog: &Catalog) -> Result<Answer, CliError> {
         let kinds = self.node.iter().map(|text| catalog.node_kind(text).map_err(CliError::usage));
         let nodes: Vec<NodeKind> = kinds.collect::<Result<_, _>>()?;
         let with = features(catalog, &self.release, &self.with)?;
-        let mut releases = Vec::new();
-        for (release, with) in self.release.into_iter().zip(with) {
-            let needs = catalog.needs(&release, &with, &nodes).map_err(CliError::usage)?;
-            releases.push(ReleaseNeeds { release, images: needs.images, problems: needs.problems });
-        }
-        let mut lists = Vec::new();
-        for file in self.from_list {
-            let images = ImageList::read(&file).map_err(CliError::usage)?.images;
-            lists.push(ListedImages { file, images });
-        }
-        Ok(Answer { nodes, releases, lists })
+        let pairs = self.release.iter().zip(&with);
+        let releases = pairs.map(|(release, with)| ReleaseNeeds::new(catalog, release, with, &nodes));
+        Ok(Answer { releases: releases.collect::<Result<_, _>>()?, nodes, lists: Vec::new() })
+    }
+}
+
+impl ReleaseNeeds {
+    fn new(
+        catalog: &Catalog,
+        release: &ReleaseId,
+        with: &[String],
+        nodes: &[NodeKind],
+    ) -> Result<Self, CliError> {
+        let needs = catalog.needs(release, with, nodes).map_err(CliError::usage)?;
+        Ok(Self { release: release.clone(), images: needs.images, problems: needs.problems })
     }
 }
 
@@ -112,6 +140,24 @@ fn features(
 }
 
 impl Answer {
+    /// What a definition names: its releases, and its images by where they stand.
+    fn of_definition(definition: &Definition, catalog: &Catalog) -> Result<Self, CliError> {
+        let nodes = definition.nodes.clone();
+        let releases = definition.releases.iter();
+        let releases = releases.map(|wanted| ReleaseNeeds::new(catalog, &wanted.id, &wanted.with, &nodes));
+        let mut lists: Vec<ListedImages> = Vec::new();
+        let images = definition.images.iter().map(|image| (image.source.as_str(), &image.reference));
+        for (source, reference) in images.chain(definition.charts.iter().map(|chart| ("charts", chart))) {
+            match lists.iter_mut().find(|list| list.source == source) {
+                Some(list) => list.images.push(reference.clone()),
+                None => {
+                    lists.push(ListedImages { source: source.to_owned(), images: vec![reference.clone()] });
+                }
+            }
+        }
+        Ok(Self { releases: releases.collect::<Result<_, _>>()?, nodes, lists })
+    }
+
     /// Every reference once, in the order of the releases and lists.
     fn text(&self) -> String {
         let mut seen = std::collections::HashSet::new();
@@ -139,7 +185,7 @@ impl Answer {
             let (things, them) = if notes == 1 { ("note", "it") } else { ("notes", "them") };
             context.output.note(format!("{notes} {things} more about these releases; -v shows {them}"));
         }
-        if !self.lists.is_empty() && self.nodes.iter().any(NodeKind::is_windows) {
+        if self.releases.is_empty() && self.nodes.iter().any(NodeKind::is_windows) {
             context.output.warn(
                 "a list says nothing about Windows nodes: k0s and kubeadm leave their images out of the lists that \
                  they print",

@@ -1,11 +1,11 @@
 //! `dray releases`
 
 use clap::Args;
-use dray::catalog::{Catalog, ReleaseSummary};
+use dray::catalog::ReleaseSummary;
 
 use super::error::CliError;
-use super::output;
 use super::runtime::Context;
+use super::{inputs, output};
 
 /// Show the releases that the catalog knows
 ///
@@ -21,7 +21,7 @@ pub(crate) struct Releases {
 
 impl Releases {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
-        let catalog = Catalog::with_overrides(&context.global.catalog).map_err(CliError::usage)?;
+        let catalog = inputs::catalog(context)?;
         let releases = catalog.releases(self.distro.as_deref()).map_err(CliError::usage)?;
         context.output.result(&releases, || match self.distro {
             Some(_) => output::table(&rows(&releases)),

@@ -95,7 +95,10 @@ impl Demands {
                     }
                 }
             }
-            demands.check_rows(&wanted.id.to_string(), &definition.nodes);
+            // Software that runs on any cluster, such as OpenKruise, need not run on every node of it.
+            if release.kubernetes.is_some() {
+                demands.check_rows(&wanted.id.to_string(), &definition.nodes);
+            }
             demands.problems.extend(needs.problems.into_iter().map(|problem| (wanted.id.clone(), problem)));
         }
         // Where every release brings its own runtime, the other images run on those as well.
