@@ -22,7 +22,7 @@ impl Clients {
             );
         }
         fs::write(dir.path().join("registries.conf"), blocks).unwrap();
-        fs::create_dir(dir.path().join("registries.conf.d")).unwrap();
+        fs::write(dir.path().join("auth.json"), "{}").unwrap();
         Self { dir }
     }
 
@@ -37,7 +37,7 @@ impl Clients {
 
     pub(crate) fn skopeo(&self) -> Command {
         let mut skopeo = self.command("skopeo");
-        skopeo.arg("--registries.d").arg(self.path("registries.conf.d"));
+        skopeo.arg("--registries-conf").arg(self.path("registries.conf"));
         skopeo
     }
 

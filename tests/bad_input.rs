@@ -1,0 +1,313 @@
+//! What goes wrong on the way: each time a message that names the thing, the exit code that scripts rely on, nothing
+//! lost, and a next run that continues.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
+
+mod support;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{Read, Seek, SeekFrom, Write},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use support::{
+    command::Run,
+    daemon::Daemon,
+    proxy::Proxy,
+    registry::{Access, Registry},
+    site::{Serve, Site},
+    upstream::{self, PACKAGE, PAUSE_DOCKER, SINGLE},
+};
+
+const FAILED: i32 = 1;
+const USAGE: i32 = 2;
+const UNVERIFIED: i32 = 3;
+const INCOMPLETE: i32 = 4;
+
+fn definition(images: &[&str]) -> String {
+    let mut text = "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata:\n  name: plant-7\n\
+                    spec:\n  nodes:\n    - linux/amd64\n  images:\n"
+        .to_owned();
+    for image in images {
+        text.push_str("    - ");
+        text.push_str(image);
+        text.push('\n');
+    }
+    text
+}
+
+/// A small file system of its own below a test's directory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: PathBuf, size: &str) -> Self {
+        fs::create_dir(&path).unwrap();
+        Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "dray"])
+            .arg(&path)
+            .succeed();
+        Self(path)
+    }
+
+    fn grow(&self, size: &str) {
+        Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0).succeed();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).finish();
+    }
+}
+
+/// Panics unless the store still serves `reference` with the upstream's bytes.
+#[track_caller]
+fn still_serves(store: &Path, reference: &str, upstream: &Registry) {
+    let serve = Serve::start(&["--store", store.to_str().unwrap()]);
+    let raw = Command::new("skopeo")
+        .args(["inspect", "--raw", "--tls-verify=false", &serve.docker(reference)])
+        .succeed();
+    assert_eq!(raw, upstream.raw(reference));
+}
+
+#[test]
+fn images_and_tags_that_are_missing_are_all_named() {
+    let upstream = upstream::start();
+    let (image, tag) = ("quay.io/k0sproject/nothing:1.0", "registry.k8s.io/pause:0.0");
+    let site = Site::new(&definition(&[SINGLE, image, tag]));
+    site.lock(upstream.address()).fail_with(INCOMPLETE).says(&[image, tag]);
+    assert!(!site.path("bundle.lock").exists(), "a lock that is not complete must not be written");
+}
+
+#[test]
+fn an_image_without_an_entry_for_a_node_kind_is_named_with_the_kind() {
+    let upstream = upstream::start();
+    let text = definition(&["docker.io/library/busybox:1.35"])
+        .replace("    - linux/amd64\n", "    - linux/amd64\n    - windows/ltsc2022\n");
+    let site = Site::new(&text);
+    site.lock(upstream.address())
+        .fail_with(INCOMPLETE)
+        .says(&["docker.io/library/busybox:1.35", "windows(10.0.20348)/amd64"]);
+}
+
+#[test]
+fn a_typo_in_the_definition_is_named_by_its_line() {
+    let site = Site::new(&definition(&[SINGLE]).replace("  images:", "  imagse:"));
+    site.lock("127.0.0.1:9").fail_with(USAGE).says(&["imagse", "bundle.yaml", "8"]);
+    let site = Site::new(&definition(&["Quay.io/UPPER:1"]));
+    site.lock("127.0.0.1:9").fail_with(USAGE).says(&["UPPER", "bundle.yaml", "spec.images[0]"]);
+}
+
+#[test]
+fn an_upstream_that_wants_a_password_says_so_and_takes_one() {
+    let upstream = Registry::start(&upstream::data(), Access::Password("courier", "se/cret"));
+    let site = Site::new(&definition(&[SINGLE]));
+    site.lock(upstream.address()).fail_with(FAILED).says(&["quay.io", "without credentials", "podman login"]);
+
+    let auth = site.path("auth.json");
+    // base64 of `courier:wrong` and of `courier:se/cret`
+    for (word, code) in [("Y291cmllcjp3cm9uZw==", FAILED), ("Y291cmllcjpzZS9jcmV0", 0)] {
+        let text = format!(r#"{{"auths": {{"{}": {{"auth": "{word}"}}}}}}"#, upstream.address());
+        fs::write(&auth, text).unwrap();
+        let finished = site.lock(upstream.address()).env("REGISTRY_AUTH_FILE", &auth).fail_with(code);
+        assert!(
+            !finished.stderr.contains(word) && !finished.stderr.contains("se/cret"),
+            "a secret is printed"
+        );
+    }
+    let bundle = site.path("bundle.tar");
+    site.build(upstream.address(), &bundle).fail_with(FAILED);
+    site.build(upstream.address(), &bundle).env("REGISTRY_AUTH_FILE", &auth).succeed();
+}
+
+#[test]
+fn an_upstream_that_is_down_is_named_within_a_minute() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let site = Site::new(&definition(&[SINGLE]));
+    let start = Instant::now();
+    site.lock(&closed).fail_with(FAILED).says(&["quay.io", &closed]);
+    assert!(start.elapsed() < Duration::from_mins(1));
+}
+
+#[test]
+fn a_connection_that_breaks_in_mid_blob_is_taken_up_again() {
+    let upstream = upstream::start();
+    let site = Site::new(&definition(&[PACKAGE]));
+    site.lock(upstream.address()).succeed();
+    let line = Proxy::start(upstream.address(), 20_000_000);
+    let bundle = site.path("bundle.tar");
+    let mut build = Daemon::start(&site.build(line.address(), &bundle));
+    line.wait_for(10_000_000);
+    line.cut();
+    line.wait_for(20_000_000);
+    line.cut();
+    line.set_rate(u64::MAX);
+    assert_eq!(build.wait(), 0, "{}", build.log());
+    let total = fs::metadata(&bundle).unwrap().len();
+    assert!(line.received() < total + 8_000_000, "{} bytes fetched for {total}", line.received());
+    site.verify(&bundle).succeed();
+}
+
+#[test]
+fn an_upstream_that_goes_away_leaves_a_build_that_continues() {
+    let upstream = upstream::start();
+    let site = Site::new(&definition(&[PACKAGE, SINGLE]));
+    site.lock(upstream.address()).succeed();
+    let bundle = site.path("bundle.tar");
+    let line = Proxy::start(upstream.address(), 20_000_000);
+    let mut build = Daemon::start(&site.build(line.address(), &bundle));
+    line.wait_for(10_000_000);
+    drop(line);
+    assert_eq!(build.wait(), FAILED, "{}", build.log());
+    assert!(!bundle.exists());
+
+    let line = Proxy::start(upstream.address(), u64::MAX);
+    site.build(line.address(), &bundle).succeed();
+    let total = fs::metadata(&bundle).unwrap().len();
+    assert!(line.received() < total - 5_000_000, "{} bytes fetched again of {total}", line.received());
+    site.verify(&bundle).succeed();
+}
+
+#[test]
+fn two_builds_of_one_output_do_not_meet() {
+    let upstream = upstream::start();
+    let site = Site::new(&definition(&[PACKAGE]));
+    site.lock(upstream.address()).succeed();
+    let bundle = site.path("bundle.tar");
+    let line = Proxy::start(upstream.address(), 5_000_000);
+    let mut first = Daemon::start(&site.build(line.address(), &bundle));
+    line.wait_for(2_000_000);
+    site.build(upstream.address(), &bundle).fail_with(FAILED).says(&["bundle.tar", "another"]);
+    line.set_rate(u64::MAX);
+    assert_eq!(first.wait(), 0, "{}", first.log());
+    site.verify(&bundle).succeed();
+}
+
+#[test]
+fn a_full_disk_in_a_build_is_named_and_the_next_run_succeeds() {
+    let upstream = upstream::start();
+    let site = Site::new(&definition(&[PACKAGE]));
+    site.lock(upstream.address()).succeed();
+    let disk = SmallDisk::mount(site.path("disk"), "10m");
+    let bundle = disk.path("bundle.tar");
+    site.build(upstream.address(), &bundle).fail_with(FAILED).says(&["bundle.tar", "space"]);
+    assert!(!bundle.exists());
+    disk.grow("200m");
+    site.build(upstream.address(), &bundle).succeed();
+    site.verify(&bundle).succeed();
+}
+
+#[test]
+fn a_full_disk_in_an_import_keeps_what_was_there() {
+    let upstream = upstream::start();
+    let first = Site::new(&definition(&[SINGLE]));
+    let small = first.bundle(upstream.address());
+    let second = Site::new(&definition(&[SINGLE, PACKAGE]).replace("plant-7", "plant-8"));
+    let large = second.bundle(upstream.address());
+
+    let disk = SmallDisk::mount(first.path("disk"), "10m");
+    let store = disk.path("store");
+    first.import(&small, &store).succeed();
+    second.import(&large, &store).fail_with(FAILED).says(&["space"]);
+    still_serves(&store, SINGLE, &upstream);
+    disk.grow("200m");
+    second.import(&large, &store).succeed();
+    still_serves(&store, PACKAGE, &upstream);
+}
+
+#[test]
+fn a_truncated_bundle_is_refused() {
+    let upstream = upstream::start();
+    let site = Site::new(&definition(&[PAUSE_DOCKER, PACKAGE]));
+    let bundle = site.bundle(upstream.address());
+    let total = fs::metadata(&bundle).unwrap().len();
+    let cut = site.path("cut.tar");
+    for length in [0, 1, 511, 512, 10_000, total / 2, total - 20_000, total - 1025] {
+        fs::copy(&bundle, &cut).unwrap();
+        OpenOptions::new().write(true).open(&cut).unwrap().set_len(length).unwrap();
+        refused(&site, &cut, &format!("cut at {length} of {total}"));
+    }
+}
+
+#[test]
+fn one_flipped_bit_anywhere_is_found() {
+    let upstream = upstream::start();
+    let site = Site::new(&definition(&[PAUSE_DOCKER, PACKAGE]));
+    let bundle = site.bundle(upstream.address());
+    let damaged = site.path("damaged.tar");
+    fs::copy(&bundle, &damaged).unwrap();
+    for (what, offset) in places(&bundle) {
+        flip(&damaged, offset);
+        refused(&site, &damaged, &format!("{what}, byte {offset}"));
+        flip(&damaged, offset);
+    }
+    site.verify(&damaged).succeed();
+}
+
+/// A byte in the header and one in the content of every entry of the archive.
+fn places(bundle: &Path) -> Vec<(String, u64)> {
+    let mut archive = tar::Archive::new(File::open(bundle).unwrap());
+    let mut places = Vec::new();
+    for entry in archive.entries_with_seek().unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        // The name is at the start of a header.
+        places.push((format!("header of {name}"), entry.raw_header_position() + 20));
+        if entry.size() > 0 {
+            places.push((format!("content of {name}"), entry.raw_file_position() + entry.size() / 2));
+        }
+    }
+    assert!(places.len() > 20);
+    places
+}
+
+fn flip(path: &Path, offset: u64) {
+    let mut file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(offset)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    byte[0] ^= 0x10;
+    file.seek(SeekFrom::Start(offset)).unwrap();
+    file.write_all(&byte).unwrap();
+}
+
+/// Panics unless neither `verify` nor `import` takes the bundle, and nothing of it is in the store.
+#[track_caller]
+fn refused(site: &Site, bundle: &Path, why: &str) {
+    let name = bundle.file_name().unwrap().to_str().unwrap();
+    // A new one each time: a blob that a store already has is not read from the bundle, and damage to it does no harm.
+    let store = tempfile::tempdir_in(site.path("")).unwrap();
+    for mut command in [site.verify(bundle), site.import(bundle, store.path())] {
+        let finished = command.finish();
+        assert_eq!(finished.code, UNVERIFIED, "{why}: {command:?}\n{}", finished.stderr);
+        assert!(
+            finished.stderr.contains(name),
+            "{why}: the message does not name the file\n{}",
+            finished.stderr
+        );
+    }
+    let list = Command::new("find").arg(store.path()).args(["-type", "f", "-path", "*tags*"]).finish();
+    assert_eq!(list.stdout, "", "{why}: a refused import left tags behind");
+}
+
+#[test]
+fn a_bundle_that_nobody_signed_is_refused() {
+    let upstream = upstream::start();
+    let site = Site::new(&definition(&[SINGLE]));
+    let bundle = site.bundle(upstream.address());
+    let stranger = Site::new(&definition(&[SINGLE]));
+    stranger.verify(&bundle).fail_with(UNVERIFIED);
+    let store = stranger.path("store");
+    stranger.import(&bundle, &store).fail_with(UNVERIFIED);
+    site.import(&bundle, &store).succeed();
+    stranger.import(&bundle, &store).fail_with(UNVERIFIED);
+    still_serves(&store, SINGLE, &upstream);
+}
