@@ -15,7 +15,7 @@ use serde_json::json;
 use super::error::{CliError, Kind};
 use super::inputs::{self, Allowances, Source};
 use super::output::human_bytes;
-use super::runtime::Context;
+use super::runtime::{self, Context};
 use super::upstream;
 
 /// Build a bundle: one file with everything that the nodes need
@@ -46,7 +46,7 @@ impl Build {
         let lock = self.source.lock(context, &self.allowances)?;
         let source = UpstreamBlobs(upstream::connect(&context.global)?);
         let bar = context.output.bytes_bar("fetching", lock.total_bytes());
-        let built = context.block_on(async {
+        let built = runtime::block_on(async {
             let options = BuildOptions {
                 output: &self.output,
                 mtime,

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::error::CliError;
 use super::output::table;
-use super::runtime::Context;
+use super::runtime::{self, Context};
 use super::upstream;
 
 /// Show which image of an index each container runtime takes on a kind of node, and why
@@ -105,7 +105,7 @@ impl Explain {
         let text = self.image.as_deref().unwrap_or_default();
         let reference: Reference = text.parse().map_err(CliError::usage)?;
         let upstream = upstream::connect(&context.global)?;
-        context.block_on(async {
+        runtime::block_on(async {
             let document = upstream.manifest(&reference).await?.document;
             let config = match &document {
                 Document::Index(_) => None,

@@ -10,7 +10,7 @@ use dray::store::{Store, StoreError};
 use super::error::{CliError, Kind};
 use super::inputs::Trust;
 use super::output::human_bytes;
-use super::runtime::Context;
+use super::runtime::{self, Context};
 
 /// Verify bundles and make them servable from a store
 ///
@@ -46,7 +46,7 @@ impl Import {
             let bar = Arc::new(context.output.bytes_bar("importing", bundle.lock().total_bytes()));
             let progress = Arc::clone(&bar);
             let (threads, allow_rollback) = (context.threads(), self.allow_rollback);
-            let record = context.block_on_work(move || {
+            let record = runtime::block_on_work(move || {
                 let options = ImportOptions {
                     verified_by: keys.unwrap_or_default(),
                     allow_rollback,

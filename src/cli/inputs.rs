@@ -12,7 +12,7 @@ use dray::resolve::{
 use dray::trust::{KeyError, Policy, PrivateKey, PublicKey, TrustError};
 
 use super::error::{CliError, Kind};
-use super::runtime::Context;
+use super::runtime::{self, Context};
 use super::upstream;
 
 /// The largest key file that is read.
@@ -71,7 +71,7 @@ pub(crate) fn resolve_definition(
     let definition = Definition::read(path, &catalog)?;
     let upstream = upstream::connect(&context.global)?;
     let bar = context.output.count_bar("resolving", 0);
-    let resolution = context.block_on(async {
+    let resolution = runtime::block_on(async {
         let progress = |done: usize, all: usize| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);

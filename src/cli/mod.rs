@@ -4,6 +4,7 @@
 //! by other programs.
 
 mod build;
+mod demo;
 mod error;
 mod explain;
 mod global;
@@ -45,6 +46,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Releases(releases::Releases),
     Images(images::Images),
     Explain(explain::Explain),
@@ -61,6 +63,7 @@ enum Command {
 impl Command {
     fn run(self, context: &Context) -> Result<(), CliError> {
         match self {
+            Self::Demo(command) => command.run(context),
             Self::Releases(command) => command.run(context),
             Self::Images(command) => command.run(context),
             Self::Explain(command) => command.run(context),

@@ -109,6 +109,11 @@ impl Output {
     }
 }
 
+/// Prints a part of a result that comes in parts.
+pub(crate) fn text(text: &str) -> Result<(), CliError> {
+    write_stdout(&format!("{text}\n"))
+}
+
 /// Writes a result file as a whole or not at all.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -23,41 +23,37 @@ impl Context {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         usize::from(self.global.concurrency).min(processors)
     }
+}
 
-    /// Runs `future` until it ends or the user presses Ctrl-C.
-    ///
-    /// An interrupt drops the future where it stands. Everything that writes is made so that what it leaves behind
-    /// is continued or ignored by the next run.
-    pub(crate) fn block_on<T>(
-        &self,
-        future: impl Future<Output = Result<T, CliError>>,
-    ) -> Result<T, CliError> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::failed)?;
-        let result = runtime.block_on(async {
-            tokio::select! {
-                result = future => result,
-                _ = tokio::signal::ctrl_c() => Err(CliError::new(Kind::Interrupted, "interrupted")
-                    .hint("run the same command again to continue")),
-            }
-        });
-        // Threads that still read or write must not hold up the end of an interrupted process.
-        runtime.shutdown_background();
-        result
-    }
+/// Runs `future` until it ends or the user presses Ctrl-C.
+///
+/// An interrupt drops the future where it stands. Everything that writes is made so that what it leaves behind
+/// is continued or ignored by the next run.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::failed)?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = future => result,
+            _ = tokio::signal::ctrl_c() => Err(CliError::new(Kind::Interrupted, "interrupted")
+                .hint("run the same command again to continue")),
+        }
+    });
+    // Threads that still read or write must not hold up the end of an interrupted process.
+    runtime.shutdown_background();
+    result
+}
 
-    /// Runs work that computes or reads files, so that Ctrl-C ends it too.
-    pub(crate) fn block_on_work<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
-    ) -> Result<T, CliError> {
-        self.block_on(async {
-            match tokio::task::spawn_blocking(work).await {
-                Ok(result) => result,
-                Err(panic) => Err(CliError::failed(panic)),
-            }
-        })
-    }
+/// Runs work that computes or reads files, so that Ctrl-C ends it too.
+pub(crate) fn block_on_work<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+) -> Result<T, CliError> {
+    block_on(async {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(panic) => Err(CliError::failed(panic)),
+        }
+    })
 }
 
 /// Runs a server, which knows by itself when to stop.
@@ -67,6 +63,30 @@ pub(crate) fn serve<T>(future: impl Future<Output = Result<T, CliError>>) -> Res
     let result = runtime.block_on(future);
     runtime.shutdown_background();
     result
+}
+
+/// Completes when the process is asked to stop.
+pub(crate) async fn stop_signal() {
+    let interrupt = async {
+        // Where there is no Ctrl-C to listen to, none can come.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminate = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => _ = signal.recv().await,
+            Err(_) => std::future::pending::<()>().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate => {}
+    }
 }
 
 /// Sends the library's log lines to stderr: warnings always, more with `-v`, or as `RUST_LOG` says.

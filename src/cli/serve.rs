@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::error::{CliError, Kind};
 use super::inputs;
-use super::runtime::{Context, serve};
+use super::runtime::{Context, serve, stop_signal};
 
 /// Serve images as a registry
 ///
@@ -103,29 +103,5 @@ fn parse_host(text: &str) -> Result<(String, String), String> {
             Ok((name.to_ascii_lowercase(), host.to_owned()))
         }
         _ => Err("expected NAME=HOST, such as hub.site.local=docker.io".into()),
-    }
-}
-
-/// Completes when the process is asked to stop.
-async fn stop_signal() {
-    let interrupt = async {
-        // Where there is no Ctrl-C to listen to, none can come.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    #[cfg(unix)]
-    let terminate = async {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => _ = signal.recv().await,
-            Err(_) => std::future::pending::<()>().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
     }
 }

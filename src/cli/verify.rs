@@ -10,7 +10,7 @@ use serde_json::json;
 use super::error::{CliError, Kind};
 use super::inputs::{Trust, read_lock};
 use super::output::human_bytes;
-use super::runtime::Context;
+use super::runtime::{self, Context};
 
 /// Check a bundle: its signatures, its structure, and every byte
 #[derive(Args)]
@@ -47,8 +47,7 @@ impl Verify {
             let threads = context.threads();
             let (bundle, progress) = (Arc::new(bundle), Arc::clone(&bar));
             let checked = Arc::clone(&bundle);
-            context
-                .block_on_work(move || Ok(checked.verify_blobs(threads, &|bytes| progress.inc(bytes))?))?;
+            runtime::block_on_work(move || Ok(checked.verify_blobs(threads, &|bytes| progress.inc(bytes))?))?;
             bar.finish_and_clear();
             let keys: Vec<String> = keys.unwrap_or_default().iter().map(ToString::to_string).collect();
             verified.push((path, bundle, keys));
