@@ -3,6 +3,10 @@
 
 #[path = "registry/client.rs"]
 mod client;
+#[path = "registry/delete.rs"]
+mod delete;
+#[path = "registry/manifests.rs"]
+mod manifests;
 #[path = "registry/names.rs"]
 mod names;
 #[path = "registry/pull.rs"]
@@ -11,3 +15,5 @@ mod pull;
 mod server;
 #[path = "registry/site.rs"]
 mod site;
+#[path = "registry/uploads.rs"]
+mod uploads;

@@ -52,6 +52,10 @@ pub(crate) struct Serve {
     /// PATH in front of a name means nothing, as with k0s' images.repository: site:5000/PATH
     #[arg(long, value_name = "PATH", value_delimiter = ',')]
     prefix: Vec<String>,
+
+    /// Let clients push and delete. The store is made if there is none
+    #[arg(long, conflicts_with = "bundle")]
+    allow_push: bool,
 }
 
 #[derive(Serialize)]
@@ -61,10 +65,20 @@ struct Serving {
 
 impl Serve {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
-        let images = self.content(context)?;
+        if self.allow_push && !self.listen.ip().is_loopback() {
+            let error = "everybody who can reach this address could push and delete";
+            return Err(CliError::usage(error).hint("listen on 127.0.0.1"));
+        }
+        let open = if self.allow_push { Store::create } else { Store::open };
+        let store = self.store.as_deref().map(open).transpose().map_err(CliError::failed)?;
+        let images: Arc<dyn Content> = match &store {
+            Some(store) => Arc::new(store.clone()),
+            None => self.bundles(context)?,
+        };
         let config = Config {
             listen: self.listen,
             naming: Naming { hosts: BTreeMap::from_iter(self.host), prefixes: self.prefix },
+            push: store.filter(|_| self.allow_push),
             ..Config::default()
         };
         serve(async {
@@ -75,13 +89,8 @@ impl Serve {
             Ok(())
         })
     }
-}
 
-impl Serve {
-    fn content(&self, context: &Context) -> Result<Arc<dyn Content>, CliError> {
-        if let Some(store) = &self.store {
-            return Ok(Arc::new(Store::open(store).map_err(CliError::failed)?));
-        }
+    fn bundles(&self, context: &Context) -> Result<Arc<dyn Content>, CliError> {
         let bundles = self.bundle.iter().map(|path| Bundle::open(path)).collect::<Result<Vec<_>, _>>()?;
         if self.trust.is_empty() {
             context

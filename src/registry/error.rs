@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde::Serialize;
 
-use crate::store::ContentError;
+use crate::store::{ContentError, StoreError};
 
 use super::body::Body;
 use super::path::PathError;
@@ -13,6 +13,7 @@ use super::path::PathError;
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum Code {
     BlobUnknown,
+    BlobUploadInvalid,
     BlobUploadUnknown,
     DigestInvalid,
     ManifestInvalid,
@@ -20,6 +21,8 @@ pub(super) enum Code {
     NameInvalid,
     NameUnknown,
     SizeInvalid,
+    #[serde(rename = "TOOMANYREQUESTS")]
+    TooManyRequests,
     Unsupported,
     /// Not in the specification's list, but what other registries say when they are at fault.
     Unknown,
@@ -72,6 +75,12 @@ impl ApiError {
             .with_header(header::ALLOW, HeaderValue::from_static(allowed))
     }
 
+    /// Our mistake. What it is goes to the log only.
+    pub(super) fn internal(error: impl std::fmt::Display) -> Self {
+        tracing::error!("a request could not be answered: {error}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "the registry failed; its log says why")
+    }
+
     pub(super) fn with_detail(mut self, detail: serde_json::Value) -> Self {
         self.0.detail = Some(detail);
         self
@@ -108,7 +117,7 @@ impl From<PathError> for ApiError {
             PathError::Name(_) => Self::bad_request(Code::NameInvalid, message),
             PathError::Tag(_) => Self::bad_request(Code::ManifestInvalid, message),
             PathError::Digest(_) => Self::bad_request(Code::DigestInvalid, message),
-            PathError::Session => Self::unknown(Code::BlobUploadUnknown, message),
+            PathError::Upload => Self::unknown(Code::BlobUploadUnknown, message),
         }
     }
 }
@@ -124,6 +133,32 @@ impl From<ContentError> for ApiError {
             }
         };
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, message)
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::WrongDigest { .. } => Self::bad_request(Code::DigestInvalid, message),
+            StoreError::WrongSize { .. } => Self::bad_request(Code::SizeInvalid, message),
+            StoreError::NameTooLong(_) => Self::bad_request(Code::NameInvalid, message),
+            StoreError::Manifest(_) => Self::bad_request(Code::ManifestInvalid, message),
+            StoreError::Busy { holder, .. } => {
+                let message = format!("the store is being changed by {holder}, try again when it is done");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unknown, message)
+                    .with_header(header::RETRY_AFTER, HeaderValue::from_static("10"))
+            }
+            StoreError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                tracing::error!("{error}");
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, Code::Unknown, "the registry's disk is full")
+            }
+            StoreError::Content(error) => error.into(),
+            StoreError::NotAStore(_)
+            | StoreError::NotEmpty(_)
+            | StoreError::Version { .. }
+            | StoreError::Io(_) => Self::internal(error),
+        }
     }
 }
 

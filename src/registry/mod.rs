@@ -26,10 +26,13 @@ mod naming;
 mod path;
 mod pull;
 mod range;
+mod receive;
 mod route;
 mod server;
+mod upload;
+mod write;
 
 pub use naming::{Asked, Candidates, Naming};
-pub use path::{Endpoint, ManifestReference, PathError, Query, SessionId};
+pub use path::{Endpoint, ManifestReference, PathError, Query};
 pub use range::{Wanted, parse as parse_range};
 pub use server::{Config, Limits, Server};

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 
 use crate::oci::{Digest, ParseDigestError, ParseReferenceError, RepositoryName, Tag};
+use crate::store::UploadId;
 
 /// An endpoint of the distribution API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub enum Endpoint {
     /// `/v2/<name>/blobs/uploads/`.
     Uploads(RepositoryName),
     /// `/v2/<name>/blobs/uploads/<session>`.
-    Upload(RepositoryName, SessionId),
+    Upload(RepositoryName, UploadId),
     /// `/v2/<name>/referrers/<digest>`.
     Referrers(RepositoryName, Digest),
 }
@@ -38,27 +39,6 @@ pub enum ManifestReference {
     Tag(Tag),
     /// By its digest.
     Digest(Digest),
-}
-
-/// The name of an upload in progress: 32 hexadecimal characters that were drawn at random.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SessionId(Box<str>);
-
-impl SessionId {
-    /// The name as a string, which is safe as a file name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for SessionId {
-    type Err = PathError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        let valid = text.len() == 32 && text.bytes().all(lower_hex);
-        if valid { Ok(Self(text.into())) } else { Err(PathError::Session) }
-    }
 }
 
 /// Why a path means no endpoint.
@@ -77,8 +57,8 @@ pub enum PathError {
     #[error(transparent)]
     Digest(#[from] ParseDigestError),
     /// The upload's name is not one that this registry gave.
-    #[error("no such upload")]
-    Session,
+    #[error("there is no such upload")]
+    Upload,
 }
 
 impl Endpoint {
@@ -100,11 +80,11 @@ impl Endpoint {
         match (second, last) {
             ("tags", "list") => Ok(Self::Tags(name(before)?)),
             ("blobs", "uploads") => Ok(Self::Uploads(name(before)?)),
-            ("uploads", session) if before.ends_with("/blobs") => {
+            ("uploads", id) if before.ends_with("/blobs") => {
                 let name = name(&before[..before.len() - "/blobs".len()])?;
-                match session {
+                match id {
                     "" => Ok(Self::Uploads(name)),
-                    session => Ok(Self::Upload(name, session.parse()?)),
+                    id => Ok(Self::Upload(name, id.parse().map_err(|_| PathError::Upload)?)),
                 }
             }
             ("blobs", digest) => Ok(Self::Blob(name(before)?, digest.parse()?)),
@@ -145,6 +125,8 @@ pub struct Query {
     pub artifact_type: Option<String>,
     /// The digest that an upload must have.
     pub digest: Option<String>,
+    /// The hash function that an upload will be addressed by.
+    pub digest_algorithm: Option<String>,
     /// The blob to take over from another repository.
     pub mount: Option<String>,
     /// The repository to take it from.
@@ -164,6 +146,7 @@ impl Query {
                 "last" => &mut parsed.last,
                 "artifactType" => &mut parsed.artifact_type,
                 "digest" => &mut parsed.digest,
+                "digest-algorithm" => &mut parsed.digest_algorithm,
                 "mount" => &mut parsed.mount,
                 "from" => &mut parsed.from,
                 "tag" => {
@@ -253,7 +236,7 @@ mod tests {
 
     #[test]
     fn refusals() {
-        use PathError::{Name, NotFound, Session, Tag};
+        use PathError::{Name, NotFound, Tag, Upload};
         let error = |path: &str| Endpoint::parse(path).unwrap_err();
         for path in [
             "",
@@ -283,7 +266,7 @@ mod tests {
         assert!(matches!(error("/v2/a/manifests/sha256:baddigeststring"), PathError::Digest(_)));
         assert!(matches!(error("/v2/a/blobs/x"), PathError::Digest(_)));
         assert!(matches!(error("/v2/a/blobs/uploads/../x"), NotFound));
-        assert!(matches!(error("/v2/a/blobs/uploads/x"), Session));
+        assert!(matches!(error("/v2/a/blobs/uploads/x"), Upload));
     }
 
     #[test]

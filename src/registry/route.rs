@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-use crate::store::Content;
+use crate::oci::MAX_MANIFEST_BYTES;
+use crate::store::{Content, Store};
 
 use super::body::Body;
 use super::error::{ApiError, Code};
 use super::lookup::Lookup;
 use super::naming::{Asked, Naming};
 use super::path::{Endpoint, Query};
-use super::{listing, pull};
+use super::receive::{self, Incoming};
+use super::upload::Uploads;
+use super::{listing, pull, write};
 
 const READS: &str = "GET, HEAD";
 
@@ -20,6 +23,9 @@ const READS: &str = "GET, HEAD";
 pub(super) struct Service {
     pub(super) content: Arc<dyn Content>,
     pub(super) naming: Arc<Naming>,
+    /// Where pushes go; none on a registry that is read-only.
+    pub(super) push: Option<Store>,
+    pub(super) uploads: Option<Arc<Uploads>>,
 }
 
 /// A request without its body.
@@ -53,7 +59,7 @@ impl Request {
 
 impl Service {
     /// Answers a request.
-    pub(super) async fn answer(&self, request: Request) -> Response<Body> {
+    pub(super) async fn answer(&self, request: Request, body: Incoming) -> Response<Body> {
         let method = request.method.clone();
         match request.path.as_str() {
             "/healthz" => return probe(&method, true, "ok"),
@@ -62,7 +68,7 @@ impl Service {
         }
         let ns = request.query.ns.clone();
         let result = match Endpoint::parse(&request.path) {
-            Ok(endpoint) => self.dispatch(request, endpoint).await,
+            Ok(endpoint) => self.dispatch(request, endpoint, body).await,
             Err(error) => Err(error.into()),
         };
         let mut response = result.unwrap_or_else(|error| error.into_response(&method));
@@ -74,17 +80,55 @@ impl Service {
         response
     }
 
-    async fn dispatch(&self, request: Request, endpoint: Endpoint) -> Result<Response<Body>, ApiError> {
-        if !request.is_read() {
-            return Err(ApiError::method(READS));
+    async fn dispatch(
+        &self,
+        request: Request,
+        endpoint: Endpoint,
+        body: Incoming,
+    ) -> Result<Response<Body>, ApiError> {
+        match (&endpoint, &self.uploads) {
+            _ if !request.is_read() => return self.change(request, endpoint, body).await,
+            (Endpoint::Upload(name, id), Some(uploads)) => return uploads.status(name, id).await,
+            _ => {}
         }
         let service = self.clone();
         // What is looked up comes from the disk, which may take its time.
-        let work = move || service.read(&request, &endpoint);
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
-            tracing::error!("a request could not be answered: {panic}");
-            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "internal error"))
-        })
+        blocking(move || service.read(&request, &endpoint)).await
+    }
+
+    /// Answers a request that changes something.
+    async fn change(
+        &self,
+        request: Request,
+        endpoint: Endpoint,
+        body: Incoming,
+    ) -> Result<Response<Body>, ApiError> {
+        let (Some(store), Some(uploads)) = (self.push.clone(), &self.uploads) else {
+            return Err(ApiError::method(READS));
+        };
+        match (request.method.clone(), endpoint) {
+            (Method::POST, Endpoint::Uploads(name)) => uploads.begin(&request, &name, body).await,
+            (Method::PATCH, Endpoint::Upload(name, id)) => uploads.append(&request, &name, &id, body).await,
+            (Method::PUT, Endpoint::Upload(name, id)) => uploads.close(&request, &name, &id, body).await,
+            (Method::DELETE, Endpoint::Upload(name, id)) => uploads.cancel(&name, &id).await,
+            (Method::PUT, Endpoint::Manifest(name, reference)) => {
+                let bytes = receive::whole(body, MAX_MANIFEST_BYTES).await?;
+                blocking(move || write::put_manifest(&store, &request, &name, &reference, &bytes)).await
+            }
+            (Method::DELETE, Endpoint::Manifest(name, reference)) => {
+                blocking(move || write::delete_manifest(&store, &name, &reference)).await
+            }
+            (Method::DELETE, Endpoint::Blob(name, digest)) => {
+                blocking(move || write::delete_blob(&store, &name, &digest)).await
+            }
+            (_, Endpoint::Uploads(_)) => Err(ApiError::method("POST")),
+            (_, Endpoint::Upload(..)) => Err(ApiError::method("GET, PATCH, PUT, DELETE")),
+            (_, Endpoint::Manifest(..)) => Err(ApiError::method("GET, HEAD, PUT, DELETE")),
+            (_, Endpoint::Blob(..)) => Err(ApiError::method("GET, HEAD, DELETE")),
+            (_, Endpoint::Version | Endpoint::Catalog | Endpoint::Tags(_) | Endpoint::Referrers(..)) => {
+                Err(ApiError::method(READS))
+            }
+        }
     }
 
     fn read(&self, request: &Request, endpoint: &Endpoint) -> Result<Response<Body>, ApiError> {
@@ -122,6 +166,13 @@ impl Service {
             n => probe(method, false, &format!("{n} blobs are damaged; run `dray scrub`")),
         }
     }
+}
+
+/// Does what blocks on the disk on a thread for that.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(ApiError::internal(panic)))
 }
 
 /// The answer to `/v2/`: yes, this is a registry.

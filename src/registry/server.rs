@@ -13,13 +13,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::store::Content;
+use crate::store::{Content, Store};
 
 use super::naming::Naming;
 use super::route::{Request, Service};
+use super::upload::Uploads;
 
 /// How long to wait when the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often abandoned uploads are looked for.
+const SWEEP: Duration = Duration::from_hours(1);
 
 /// How a registry serves.
 #[derive(Clone, Debug)]
@@ -30,12 +34,19 @@ pub struct Config {
     pub naming: Naming,
     /// What clients may take up.
     pub limits: Limits,
+    /// The store that clients may push to and delete from; usually the content that is served. None is read-only.
+    pub push: Option<Store>,
 }
 
 impl Default for Config {
     /// Listens on loopback, port 5000.
     fn default() -> Self {
-        Self { listen: ([127, 0, 0, 1], 5000).into(), naming: Naming::default(), limits: Limits::default() }
+        Self {
+            listen: ([127, 0, 0, 1], 5000).into(),
+            naming: Naming::default(),
+            limits: Limits::default(),
+            push: None,
+        }
     }
 }
 
@@ -52,6 +63,8 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// How long transfers may take to finish when the server is told to stop.
     pub drain: Duration,
+    /// How long an upload that nobody adds to is kept.
+    pub upload_age: Duration,
 }
 
 impl Default for Limits {
@@ -62,6 +75,7 @@ impl Default for Limits {
             connections: 4096,
             connections_per_address: 1024,
             drain: Duration::from_mins(1),
+            upload_age: Duration::from_hours(24),
         }
     }
 }
@@ -81,7 +95,8 @@ impl Server {
             io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.listen))
         })?;
         let address = listener.local_addr()?;
-        let service = Service { content, naming: Arc::new(config.naming) };
+        let uploads = config.push.clone().map(|store| Arc::new(Uploads::new(store)));
+        let service = Service { content, naming: Arc::new(config.naming), push: config.push, uploads };
         Ok(Self { listener, address, limits: config.limits, service })
     }
 
@@ -94,6 +109,7 @@ impl Server {
     /// over.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let graceful = GracefulShutdown::new();
+        let sweeper = self.service.uploads.clone().map(|u| tokio::spawn(sweep(u, self.limits.upload_age)));
         let connections = Arc::new(Connections::new(&self.limits));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
@@ -115,6 +131,9 @@ impl Server {
             }
         }
         drop(self.listener);
+        if let Some(sweeper) = sweeper {
+            sweeper.abort();
+        }
         if tokio::time::timeout(self.limits.drain, graceful.shutdown()).await.is_err() {
             tracing::warn!("stopped with transfers unfinished");
         }
@@ -133,8 +152,8 @@ impl Server {
                 service_fn(move |request: http::Request<Incoming>| {
                     let service = service.clone();
                     async move {
-                        let (parts, _body) = request.into_parts();
-                        Ok::<_, Infallible>(service.answer(Request::new(parts)).await)
+                        let (parts, body) = request.into_parts();
+                        Ok::<_, Infallible>(service.answer(Request::new(parts), body).await)
                     }
                 }),
             );
@@ -146,6 +165,17 @@ impl Server {
             }
             drop(pass);
         });
+    }
+}
+
+/// Removes uploads that nobody will finish, now and then.
+async fn sweep(uploads: Arc<Uploads>, age: Duration) {
+    let mut now_and_then = tokio::time::interval(SWEEP);
+    loop {
+        now_and_then.tick().await;
+        let uploads = uploads.clone();
+        // It reports its failures itself.
+        let _ = tokio::task::spawn_blocking(move || uploads.expire(age)).await;
     }
 }
 

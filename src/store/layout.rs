@@ -18,6 +18,8 @@ use std::str::FromStr;
 
 use crate::oci::{Digest, RepositoryName, Tag};
 
+use super::upload::UploadId;
+
 /// File names that Windows gives to devices, whatever their extension.
 ///
 /// Source: Microsoft, "Naming Files, Paths, and Namespaces".
@@ -74,6 +76,14 @@ impl Layout {
 
     pub(super) fn imports(&self) -> PathBuf {
         self.root.join("imports")
+    }
+
+    pub(super) fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
+    pub(super) fn upload(&self, id: &UploadId) -> PathBuf {
+        self.uploads().join(id.as_str())
     }
 
     pub(super) fn repositories(&self) -> PathBuf {

@@ -10,6 +10,8 @@ mod layout;
 mod lock;
 mod publication;
 mod read;
+mod remove;
+mod upload;
 mod verify;
 mod write;
 
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use content::{Blob, Content, ContentError, Manifest};
 pub use lock::Writer;
+pub use upload::{ParseUploadIdError, Upload, UploadId};
 pub use verify::{Stamp, Verified};
 pub use write::{Batch, BlobWriter};
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 
 use crate::oci::{Descriptor, Digest, Document, Hasher, RepositoryName, Tag};
 
-use super::durable::{Dirty, Staged, stage, temporary_file};
+use super::durable::{Dirty, Staged, remove, stage, temporary_file};
 use super::layout::Repository;
 use super::publication::Publication;
 use super::read::{self, ManifestRecord};
@@ -38,7 +38,13 @@ impl Writer {
 
     /// Starts a set of manifests and tags that become visible together.
     pub fn batch(&self) -> Batch<'_> {
-        Batch { writer: self, staged: Vec::new(), links: Vec::new(), publication: Publication::default() }
+        Batch {
+            writer: self,
+            staged: Vec::new(),
+            links: Vec::new(),
+            publication: Publication::default(),
+            removals: Vec::new(),
+        }
     }
 
     /// Makes every blob that was committed so far durable.
@@ -60,11 +66,11 @@ impl Writer {
         Ok(())
     }
 
-    fn note_dirty(&self, dirty: Dirty) {
+    pub(super) fn note_dirty(&self, dirty: Dirty) {
         self.dirty.lock().unwrap_or_else(PoisonError::into_inner).absorb(dirty);
     }
 
-    fn repository(&self, name: &RepositoryName) -> Result<Repository, StoreError> {
+    pub(super) fn repository(&self, name: &RepositoryName) -> Result<Repository, StoreError> {
         self.store.layout().repository(name).ok_or_else(|| StoreError::NameTooLong(name.to_string()))
     }
 }
@@ -117,7 +123,7 @@ impl BlobWriter<'_> {
 }
 
 /// Remembers that the bytes of `file` were hashed on their way in and need not be read again.
-fn note_good(store: &Store, digest: &Digest, file: &File) -> Result<(), StoreError> {
+pub(super) fn note_good(store: &Store, digest: &Digest, file: &File) -> Result<(), StoreError> {
     store.0.verified.note(digest, Stamp::of(&file.metadata()?), true);
     Ok(())
 }
@@ -125,12 +131,14 @@ fn note_good(store: &Store, digest: &Digest, file: &File) -> Result<(), StoreErr
 /// Manifests and tags that become visible together, or not at all. Dropped before [`Batch::commit`] it changes nothing.
 #[derive(Debug)]
 pub struct Batch<'w> {
-    writer: &'w Writer,
+    pub(super) writer: &'w Writer,
     /// Written files that get their names at the commit.
     staged: Vec<Staged>,
     /// Which repository has which blob.
     links: Vec<(Repository, Digest)>,
-    publication: Publication,
+    pub(super) publication: Publication,
+    /// Files to remove at last, when no tag leads to them any more.
+    pub(super) removals: Vec<PathBuf>,
 }
 
 impl Batch<'_> {
@@ -158,7 +166,11 @@ impl Batch<'_> {
             let referrer = document.as_referrer(digest);
             self.stage(&repository.referrer(subject, digest), &to_json(&referrer)?)?;
         }
-        let record = ManifestRecord { media_type: media_type.to_owned(), size: bytes.len() as u64, subject };
+        let record = ManifestRecord {
+            media_type: document.media_type().to_owned(),
+            size: bytes.len() as u64,
+            subject,
+        };
         self.stage(&self.writer.store.layout().blob(digest), bytes)?;
         self.stage(&repository.manifest(digest), &to_json(&record)?)
     }
@@ -210,7 +222,12 @@ impl Batch<'_> {
         }
         self.writer.note_dirty(dirty);
         self.writer.sync()?;
-        self.publication.publish(self.writer.store.layout())
+        self.publication.publish(self.writer.store.layout())?;
+        let mut dirty = Dirty::default();
+        for path in &self.removals {
+            remove(path, &mut dirty)?;
+        }
+        Ok(dirty.sync()?)
     }
 
     /// Writes a file that is to become `destination`, unless just that is there already.

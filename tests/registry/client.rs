@@ -83,6 +83,18 @@ impl Connection {
         self.response(method == "HEAD")
     }
 
+    /// A request whose body comes in chunks, without its length being told.
+    pub(crate) fn chunked(&mut self, method: &str, target: &str, chunks: &[&[u8]]) -> Response {
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        self.send(head.as_bytes());
+        for chunk in chunks {
+            self.send(format!("{:x}\r\n", chunk.len()).as_bytes());
+            self.send(&[chunk, &b"\r\n"[..]].concat());
+        }
+        self.send(b"0\r\n\r\n");
+        self.response(false)
+    }
+
     pub(crate) fn response(&mut self, head_only: bool) -> Response {
         let mut line = String::new();
         self.stream.read_line(&mut line).unwrap();

@@ -28,6 +28,21 @@ impl Site {
         Self::with(Config::default())
     }
 
+    /// A site that clients may push to.
+    pub(crate) fn open_to_pushes() -> Self {
+        let mut site = Self::new();
+        site.restart();
+        site
+    }
+
+    /// Stops the server and starts another one that takes pushes, as if the process had been restarted.
+    pub(crate) fn restart(&mut self) {
+        self.ask_to_stop();
+        self.wait();
+        let store = Store::open(self.store.path()).unwrap();
+        self.start(Config { push: Some(store), ..Config::default() });
+    }
+
     pub(crate) fn with(config: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::create(&directory.path().join("store")).unwrap();
@@ -40,7 +55,7 @@ impl Site {
     /// Starts to serve, on any free port.
     pub(crate) fn start(&mut self, config: Config) {
         let config = Config { listen: ([127, 0, 0, 1], 0).into(), ..config };
-        let store = Store::open(self.store.path()).unwrap();
+        let store = config.push.clone().unwrap_or_else(|| Store::open(self.store.path()).unwrap());
         let (told, address) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         self.thread = Some(std::thread::spawn(move || {
@@ -72,6 +87,10 @@ impl Site {
 
     pub(crate) fn connect(&self) -> Connection {
         Connection::open(self.address)
+    }
+
+    pub(crate) fn request(&self, method: &str, target: &str, body: &[u8]) -> Response {
+        self.connect().request(method, target, &[], body)
     }
 
     pub(crate) fn get(&self, target: &str) -> Response {

@@ -1,0 +1,217 @@
+//! Uploads: blobs that arrive in pieces, over several requests and perhaps several runs of the program.
+//!
+//! An upload is a directory `uploads/<id>/` with what has arrived so far (`data`) and whom it is for (`upload.json`). The
+//! length of `data` is the truth about how much has arrived; after a restart it is hashed again up to there.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+
+use crate::oci::{Algorithm, Digest, Hasher, RepositoryName};
+
+use super::durable::Dirty;
+use super::read::{self, MAX_RECORD};
+use super::write::note_good;
+use super::{Store, StoreError, Writer};
+
+/// How much is read at once when an upload is hashed again.
+const CHUNK: usize = 256 * 1024;
+
+/// The name of an upload: 32 hexadecimal characters that were drawn at random.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UploadId(Box<str>);
+
+/// A string is not the name of an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no such upload")]
+pub struct ParseUploadIdError;
+
+impl UploadId {
+    /// The name as a string, which is safe as a file name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn random() -> io::Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        Ok(Self(format!("{:032x}", u128::from_be_bytes(bytes)).into()))
+    }
+}
+
+impl FromStr for UploadId {
+    type Err = ParseUploadIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        let valid = text.len() == 32 && text.bytes().all(lower_hex);
+        if valid { Ok(Self(text.into())) } else { Err(ParseUploadIdError) }
+    }
+}
+
+/// Whom an upload is for.
+#[derive(Serialize, Deserialize)]
+struct About {
+    repository: RepositoryName,
+}
+
+/// An upload in progress.
+#[derive(Debug)]
+pub struct Upload {
+    store: Store,
+    directory: PathBuf,
+    repository: RepositoryName,
+    data: File,
+    hasher: Hasher,
+    algorithm: Algorithm,
+    size: u64,
+}
+
+impl Store {
+    /// Starts an upload into `repository`, which will probably have a digest of `algorithm`.
+    pub fn begin_upload(
+        &self,
+        repository: &RepositoryName,
+        algorithm: Algorithm,
+    ) -> Result<(UploadId, Upload), StoreError> {
+        let id = UploadId::random()?;
+        let directory = self.layout().upload(&id);
+        fs::create_dir_all(self.layout().uploads())?;
+        fs::create_dir(&directory)?;
+        let about = serde_json::to_vec(&About { repository: repository.clone() }).map_err(io::Error::from)?;
+        fs::write(about_file(&directory), about)?;
+        let data = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(data_file(&directory))?
+            .into_file();
+        let upload = Upload {
+            store: self.clone(),
+            directory,
+            repository: repository.clone(),
+            data,
+            hasher: Hasher::new(algorithm),
+            algorithm,
+            size: 0,
+        };
+        Ok((id, upload))
+    }
+
+    /// Continues an upload that an earlier run of the program began; none when there is no such upload.
+    pub fn resume_upload(&self, id: &UploadId) -> Result<Option<Upload>, StoreError> {
+        let directory = self.layout().upload(id);
+        let file = about_file(&directory);
+        let Some(about) = read::bounded(&file, MAX_RECORD)? else { return Ok(None) };
+        let About { repository } = read::json(&file, &about)?;
+        let opened = fs::OpenOptions::new().read(true).write(true).open(data_file(&directory));
+        let mut data = match opened {
+            Ok(data) => data.into_file(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let (hasher, size) = hash(&mut data, Algorithm::Sha256)?;
+        let store = self.clone();
+        Ok(Some(Upload { store, directory, repository, data, hasher, algorithm: Algorithm::Sha256, size }))
+    }
+
+    /// Removes uploads to which nothing was added for `age`. Returns how many those were.
+    pub fn expire_uploads(&self, age: Duration) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        for file in read::file_names(&self.layout().uploads())?.into_iter().flatten() {
+            let Ok(id) = file?.parse::<UploadId>() else { continue };
+            let directory = self.layout().upload(&id);
+            let changed = fs::metadata(data_file(&directory)).and_then(|metadata| metadata.modified());
+            let idle = changed.map(|changed| SystemTime::now().duration_since(changed).unwrap_or_default());
+            // Without data it is one that was about to begin or to end when the program stopped.
+            if idle.is_ok_and(|idle| idle < age) {
+                continue;
+            }
+            fs::remove_dir_all(directory)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+impl Upload {
+    /// The repository that it is for.
+    pub fn repository(&self) -> &RepositoryName {
+        &self.repository
+    }
+
+    /// How many bytes have arrived.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Adds the next bytes.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if let Err(error) = self.data.write_all(bytes) {
+            // What was written of them would otherwise stand between what counts and what comes next.
+            self.data.set_len(self.size)?;
+            self.data.seek(SeekFrom::Start(self.size))?;
+            return Err(error.into());
+        }
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes what has arrived the blob `digest` of its repository, if it is that, and durable.
+    pub fn commit(mut self, digest: &Digest, writer: &Writer) -> Result<(), StoreError> {
+        if self.algorithm != digest.algorithm() {
+            self.hasher = hash(&mut self.data, digest.algorithm())?.0;
+        }
+        let actual = self.hasher.clone().finish();
+        if actual != *digest {
+            self.cancel()?;
+            return Err(StoreError::WrongDigest { expected: digest.clone(), actual });
+        }
+        self.data.sync_all()?;
+        let path = self.store.layout().blob(digest);
+        let mut dirty = Dirty::default();
+        dirty.create_parent(&path)?;
+        fs::rename(data_file(&self.directory), &path)?;
+        writer.note_dirty(dirty);
+        note_good(&self.store, digest, &self.data)?;
+        let mut batch = writer.batch();
+        batch.link_blob(&self.repository, digest)?;
+        batch.commit()?;
+        Ok(fs::remove_dir_all(&self.directory)?)
+    }
+
+    /// Forgets the upload and what has arrived.
+    pub fn cancel(self) -> Result<(), StoreError> {
+        Ok(fs::remove_dir_all(&self.directory)?)
+    }
+}
+
+fn about_file(directory: &Path) -> PathBuf {
+    directory.join("upload.json")
+}
+
+fn data_file(directory: &Path) -> PathBuf {
+    directory.join("data")
+}
+
+/// Hashes a file from its beginning, and leaves it positioned at its end.
+fn hash(file: &mut File, algorithm: Algorithm) -> io::Result<(Hasher, u64)> {
+    let mut hasher = Hasher::new(algorithm);
+    let mut buffer = vec![0; CHUNK];
+    let mut size = 0;
+    file.seek(SeekFrom::Start(0))?;
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok((hasher, size));
+        }
+        hasher.update(&buffer[..read]);
+        size += read as u64;
+    }
+}
