@@ -38,9 +38,11 @@ pub(super) fn architecture(release: &Release, kind: &NodeKind, problems: &mut Ve
     };
     let exists = known.is_empty() || known.contains(&kind.architecture());
     if !exists {
+        // A distribution is what the node runs; other software need not run on every node.
+        let severity = if release.kubernetes.is_some() { Severity::Blocker } else { Severity::Warning };
         problems.push(problem(
             "architecture-unsupported",
-            Severity::Blocker,
+            severity,
             format!("{} does not exist for {kind}; it exists for {}", release.id, known.join(", ")),
             "leave this node kind out, or choose another release",
             vec![kind.clone()],

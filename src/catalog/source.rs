@@ -82,8 +82,10 @@ pub(super) const BUILTIN: &[(&str, &str)] = files![
     "windows",
 ];
 
-/// Names that are no distributions.
-const TABLES: [&str; 4] = ["addons-containerd", "addons-windows", "problems", "windows"];
+/// Whether a file describes the releases of a distribution; the others are tables and addons.
+fn has_releases(name: &str) -> bool {
+    !matches!(name, "problems" | "windows") && !name.starts_with("addons-")
+}
 
 /// The text of a catalog file.
 pub(super) struct Text {
@@ -136,23 +138,29 @@ impl Sources {
     pub(super) fn names(&self) -> BTreeSet<&str> {
         let own = BUILTIN.iter().map(|(name, _)| *name);
         let added = self.directories.iter().flat_map(|(_, names)| names).map(String::as_str);
-        own.chain(added).filter(|name| !TABLES.contains(name)).collect()
+        own.chain(added).filter(|name| has_releases(name)).collect()
     }
 }
 
 /// The names of the catalog files in a directory, and in directories in it.
 fn scan(directory: &Path) -> Result<BTreeSet<String>, CatalogError> {
     let mut names = BTreeSet::new();
-    for (path, stem) in entries(directory)? {
+    for (path, name) in entries(directory)? {
         if path.is_dir() {
-            names.extend(entries(&path)?.into_iter().filter_map(|(path, inner)| {
-                is_yaml(&path).then(|| format!("{stem}/{}", inner.trim_end_matches(".yaml")))
-            }));
-        } else if is_yaml(&path) {
-            names.insert(stem.trim_end_matches(".yaml").to_owned());
+            let files = entries(&path)?;
+            names.extend(
+                files.iter().filter_map(|(path, file)| Some(format!("{name}/{}", stem(path, file)?))),
+            );
+        } else {
+            names.extend(stem(&path, &name).map(str::to_owned));
         }
     }
     Ok(names)
+}
+
+/// The name of a catalog file without its extension; none for other files.
+fn stem<'a>(path: &Path, name: &'a str) -> Option<&'a str> {
+    name.strip_suffix(".yaml").filter(|_| path.is_file())
 }
 
 /// Paths and names of the entries of a directory.
@@ -166,10 +174,6 @@ fn entries(directory: &Path) -> Result<Vec<(PathBuf, String)>, CatalogError> {
         }
     }
     Ok(found)
-}
-
-fn is_yaml(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "yaml") && path.is_file()
 }
 
 fn read(path: &Path) -> Result<String, CatalogError> {

@@ -7,13 +7,13 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::BundleName;
-use crate::catalog::{Catalog, ReleaseId};
-use crate::oci::{Digest, NodeKind, ParseReferenceError, Reference};
+use crate::catalog::{Catalog, ImageList, ImageListError, ReleaseId};
+use crate::oci::{Digest, NodeKind, Reference};
 use crate::select::{ParseRuntimeError, Runtime};
 
 /// The version of the definition's form.
 pub const API_VERSION: &str = "dray.dev/v1alpha1";
-/// The largest definition or image list that is read, in bytes.
+/// The largest definition that is read, in bytes.
 pub const MAX_DEFINITION_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Why a definition cannot be used.
@@ -45,6 +45,9 @@ pub enum DefinitionError {
         /// What is wrong with it.
         message: String,
     },
+    /// An image list that it names cannot be used.
+    #[error(transparent)]
+    List(#[from] ImageListError),
 }
 
 /// A definition, with its aliases resolved.
@@ -244,8 +247,7 @@ impl Reader<'_> {
         }
         for list in &spec.image_lists {
             let path = self.path.parent().unwrap_or(Path::new("")).join(list);
-            let text = read_bounded(&path)?;
-            for reference in image_list(&path, &text)? {
+            for reference in ImageList::read(&path)?.images {
                 let source = list.display().to_string();
                 images.push(WantedImage { reference, nodes: nodes.clone(), source });
             }
@@ -342,20 +344,6 @@ impl Reader<'_> {
             message: message.into(),
         }
     }
-}
-
-/// The references of an image list: one a line; what follows a `#` is a comment.
-fn image_list(path: &Path, text: &str) -> Result<Vec<Reference>, DefinitionError> {
-    let content = |line: &str| line.split('#').next().unwrap_or_default().trim().to_owned();
-    let lines = text.lines().map(content).enumerate().filter(|(_, line)| !line.is_empty());
-    let parse = |(nth, line): (usize, String)| {
-        line.parse().map_err(|error: ParseReferenceError| DefinitionError::Field {
-            path: path.to_owned(),
-            field: format!("line {}", nth + 1),
-            message: format!("{error}"),
-        })
-    };
-    lines.map(parse).collect::<Result<_, _>>()
 }
 
 fn read_bounded(path: &Path) -> Result<String, DefinitionError> {
