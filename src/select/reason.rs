@@ -12,17 +12,20 @@ use crate::oci::Platform;
 /// How many entries of an index a sentence names.
 const NAMED: usize = 6;
 
-/// Whether a host can run an image without a virtual machine around it; true where the two say too little to tell.
+/// Whether a host can run an image without an emulator or a virtual machine around it; true where the two say
+/// too little to tell, as an amd64 host does about its level.
 ///
 /// Source: Microsoft's "Windows container version compatibility": below Windows Server 2022 the same build,
-/// from there on also the release before.
+/// from there on also the release before. For architectures `platformVector` in containerd/platforms
+/// `compare.go@v1.0.0-rc.4`.
 pub fn can_run(host: &Platform, image: &Platform) -> bool {
-    if !host.os.eq_ignore_ascii_case(&image.os) && !image.os.is_empty() {
+    let own = Folded::new(host, "", Era::V2_0);
+    let other = Folded::new(image, &host.os, Era::V2_0);
+    if own.os != other.os {
         return false;
     }
-    let own = Folded::new(host, &host.os, Era::V2_0);
-    let built_for = Folded::new(image, &host.os, Era::V2_0);
-    if !image.architecture.is_empty() && Vector::new(&own, Era::V2_0).rank(&built_for).is_none() {
+    let levels = own.architecture == "amd64" && other.architecture == "amd64";
+    if !levels && !other.architecture.is_empty() && Vector::new(&own, Era::V2_0).rank(&other).is_none() {
         return false;
     }
     match (Version::parse(&host.os_version), Version::parse(&image.os_version)) {
@@ -103,12 +106,11 @@ fn passed_over(host: &Platform, image: &Platform, entries: &[Option<Platform>]) 
 
 fn cannot_run(host: &Platform, image: &Platform) -> String {
     if can_run(host, image) {
-        String::new()
-    } else if host.os == image.os {
-        format!("; {} cannot run it without Hyper-V isolation", host_name(host))
-    } else {
-        format!("; {} cannot run it", host_name(host))
+        return String::new();
     }
+    let remedy =
+        if host.os == "windows" && image.os == "windows" { " without Hyper-V isolation" } else { "" };
+    format!("; {} cannot run it{remedy}", host_name(host))
 }
 
 /// Why nothing, what would have been taken, and what is there.

@@ -114,6 +114,27 @@ fn what_cannot_start_is_said() {
 }
 
 #[test]
+fn what_a_host_can_run() {
+    for (host, image, runs) in [
+        ("linux/amd64", "linux/amd64", true),
+        ("linux/amd64", "linux/amd64/v3", true),
+        ("linux/amd64", "linux/386", true),
+        ("linux/amd64", "linux/arm64", false),
+        ("linux/arm64", "linux/arm/v7", true),
+        ("linux/arm/v6", "linux/arm/v7", false),
+        ("linux/amd64", "windows(10.0.20348.1)/amd64", false),
+        ("windows(10.0.20348)/amd64", "windows/amd64", true),
+        ("windows(10.0.20348)/amd64", "windows/arm64", false),
+        ("windows(10.0.20348)/amd64", "windows(10.0.17763.1)/amd64", false),
+        ("windows(10.0.26100)/amd64", "windows(10.0.20348.1)/amd64", true),
+        ("windows(10.0.25398)/amd64", "windows(10.0.20348.1)/amd64", true),
+        ("windows(10.0.17763)/amd64", "windows(10.0.20348.1)/amd64", false),
+    ] {
+        assert_eq!(can_run(&platform(host), &platform(image)), runs, "{image} on {host}");
+    }
+}
+
+#[test]
 fn text_from_an_index_cannot_steer_a_terminal() {
     let evil =
         Platform { os: "linux\u{1b}[2J".into(), architecture: "amd64\n".into(), ..Platform::default() };
