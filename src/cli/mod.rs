@@ -21,6 +21,7 @@ mod serve;
 mod sign;
 mod upstream;
 mod verify;
+mod wants;
 
 use std::process::ExitCode;
 
@@ -56,6 +57,7 @@ enum Command {
     Verify(verify::Verify),
     Import(import::Import),
     Serve(serve::Serve),
+    Wants(wants::WantsCommand),
     Keygen(keygen::Keygen),
     Sign(sign::Sign),
 }
@@ -73,6 +75,7 @@ impl Command {
             Self::Verify(command) => command.run(context),
             Self::Import(command) => command.run(context),
             Self::Serve(command) => command.run(context),
+            Self::Wants(command) => command.run(context),
             Self::Keygen(command) => command.run(context),
             Self::Sign(command) => command.run(context),
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use dray::bundle::{Bundle, ServedBundles};
-use dray::registry::{Config, Naming, Server};
+use dray::registry::{Config, Naming, Server, Wants};
 use dray::store::{Content, Store};
 use dray::trust::Policy;
 use serde::Serialize;
@@ -78,6 +78,12 @@ impl Serve {
         let config = Config {
             listen: self.listen,
             naming: Naming { hosts: BTreeMap::from_iter(self.host), prefixes: self.prefix },
+            wants: store
+                .as_ref()
+                .map(|store| Wants::open(&store.wants_file()))
+                .transpose()
+                .map_err(CliError::failed)?
+                .map(Arc::new),
             push: store.filter(|_| self.allow_push),
             ..Config::default()
         };

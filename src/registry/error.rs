@@ -91,6 +91,10 @@ impl ApiError {
         self
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
     pub(super) fn into_response(self, method: &Method) -> Response<Body> {
         let Answer { status, code, message, detail, header } = *self.0;
         let errors = Errors { errors: [Entry { code, message: &message, detail: detail.as_ref() }] };

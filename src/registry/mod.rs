@@ -30,9 +30,11 @@ mod receive;
 mod route;
 mod server;
 mod upload;
+mod wants;
 mod write;
 
 pub use naming::{Asked, Candidates, Naming};
 pub use path::{Endpoint, ManifestReference, PathError, Query};
 pub use range::{Wanted, parse as parse_range};
 pub use server::{Config, Limits, Server};
+pub use wants::{MAX_WANTS, Want, Wants, WantsError, read_wants};

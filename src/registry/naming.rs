@@ -80,6 +80,27 @@ impl Naming {
         Candidates { names: list.names, paths: list.paths }
     }
 
+    /// The complete name that a request most probably means, for somebody who is to get what was not found. As Docker
+    /// does, names without a host are completed to `docker.io`.
+    pub fn probable(&self, asked: Asked<'_>) -> Option<RepositoryName> {
+        let stripped = self.strip(asked.name);
+        let name = stripped.as_ref().unwrap_or(asked.name);
+        let host = asked.host.map(without_default_port);
+        let ns = asked.ns.filter(|ns| Some(*ns) != host);
+        let told = host.map(|host| self.hosts.get(host).map_or(host, String::as_str));
+        let host = match (name.host(), ns) {
+            (Some(inner), Some(ns)) if !same_host(inner, ns) => {
+                // A mirror of a mirror: the inner name is the one that others know as well.
+                if is_known_shape(inner) { inner } else { ns }
+            }
+            (Some(inner), _) => inner,
+            (None, Some(ns)) => ns,
+            (None, None) => told.filter(|host| is_known_shape(host)).unwrap_or("docker.io"),
+        };
+        let host = canonical_host(host);
+        paths_at(host, name.path()).into_iter().find_map(|path| format!("{host}/{path}").parse().ok())
+    }
+
     /// The name without what stands before it: configured prefixes, and anything before a second registry host.
     fn strip(&self, name: &RepositoryName) -> Option<RepositoryName> {
         let mut rest = name.as_str();
@@ -315,6 +336,23 @@ mod tests {
         // Without being told, a first segment is part of the name.
         check("mirror/pause", None, None, &["mirror/pause"]);
         check("mirror/quay.io/a/b", None, None, &["quay.io/a/b", "mirror/quay.io/a/b"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_so_that_it_can_be_fetched() {
+        let naming = Naming { prefixes: vec!["mirror".into()], ..Naming::default() };
+        let probable = |path: &str, ns, host| {
+            let name = path.parse().unwrap();
+            naming.probable(Asked { name: &name, ns, host }).unwrap().to_string()
+        };
+        assert_eq!(probable("pause", Some("k8s.gcr.io"), SITE), "registry.k8s.io/pause");
+        assert_eq!(probable("registry.k8s.io/coredns", None, SITE), "registry.k8s.io/coredns/coredns");
+        assert_eq!(probable("registry.k8s.io/pause", Some("harbor.corp"), SITE), "registry.k8s.io/pause");
+        assert_eq!(probable("mirror/rancher/pause", None, SITE), "docker.io/rancher/pause");
+        assert_eq!(probable("nginx", None, SITE), "docker.io/library/nginx");
+        assert_eq!(probable("nginx", None, Some("registry-1.docker.io")), "docker.io/library/nginx");
+        assert_eq!(probable("a/b", None, Some("quay.io")), "quay.io/a/b");
+        assert_eq!(probable("a/b", Some("acme.corp"), SITE), "acme.corp/a/b");
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! From a request to the endpoint that answers it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-use crate::oci::MAX_MANIFEST_BYTES;
+use crate::oci::{MAX_MANIFEST_BYTES, Reference, RepositoryName};
 use crate::store::{Content, Store};
 
 use super::body::Body;
 use super::error::{ApiError, Code};
 use super::lookup::Lookup;
 use super::naming::{Asked, Naming};
-use super::path::{Endpoint, Query};
+use super::path::{Endpoint, ManifestReference, Query};
 use super::receive::{self, Incoming};
 use super::upload::Uploads;
+use super::wants::Wants;
 use super::{listing, pull, write};
 
 const READS: &str = "GET, HEAD";
@@ -26,6 +28,7 @@ pub(super) struct Service {
     /// Where pushes go; none on a registry that is read-only.
     pub(super) push: Option<Store>,
     pub(super) uploads: Option<Arc<Uploads>>,
+    pub(super) wants: Option<Arc<Wants>>,
 }
 
 /// A request without its body.
@@ -37,10 +40,11 @@ pub(super) struct Request {
     pub(super) query: Query,
     pub(super) headers: HeaderMap,
     host: Option<String>,
+    peer: IpAddr,
 }
 
 impl Request {
-    pub(super) fn new(parts: http::request::Parts) -> Self {
+    pub(super) fn new(parts: http::request::Parts, peer: IpAddr) -> Self {
         let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let host = host.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str));
         Self {
@@ -49,7 +53,12 @@ impl Request {
             query: Query::parse(parts.uri.query()),
             method: parts.method,
             headers: parts.headers,
+            peer,
         }
+    }
+
+    fn asked<'a>(&'a self, name: &'a RepositoryName) -> Asked<'a> {
+        Asked { name, ns: self.query.ns.as_deref(), host: self.host.as_deref() }
     }
 
     fn is_read(&self) -> bool {
@@ -64,6 +73,11 @@ impl Service {
         match request.path.as_str() {
             "/healthz" => return probe(&method, true, "ok"),
             "/readyz" => return self.ready(&method),
+            "/api/v1/wants" | "/api/v1/wants.txt" if request.is_read() => {
+                let service = self.clone();
+                let answer = blocking(move || Ok(service.wants(&request))).await;
+                return answer.unwrap_or_else(|error| error.into_response(&method));
+            }
             _ => {}
         }
         let ns = request.query.ns.clone();
@@ -132,10 +146,7 @@ impl Service {
     }
 
     fn read(&self, request: &Request, endpoint: &Endpoint) -> Result<Response<Body>, ApiError> {
-        let look = |name| {
-            let asked = Asked { name, ns: request.query.ns.as_deref(), host: request.host.as_deref() };
-            self.naming.candidates(asked)
-        };
+        let look = |name| self.naming.candidates(request.asked(name));
         let candidates = match endpoint {
             Endpoint::Tags(name)
             | Endpoint::Manifest(name, _)
@@ -152,11 +163,43 @@ impl Service {
             Endpoint::Version => Ok(version(&request.method)),
             Endpoint::Catalog => listing::catalog(request, &lookup),
             Endpoint::Tags(_) => listing::tags(request, &lookup),
-            Endpoint::Manifest(_, reference) => pull::manifest(request, &lookup, reference),
+            Endpoint::Manifest(name, reference) => pull::manifest(request, &lookup, reference)
+                .inspect_err(|error| self.note_miss(request, name, reference, error)),
             Endpoint::Blob(_, digest) => pull::blob(request, &lookup, digest),
             Endpoint::Referrers(_, subject) => listing::referrers(request, &lookup, subject),
             Endpoint::Uploads(_) | Endpoint::Upload(..) => Err(ApiError::method("POST")),
         }
+    }
+
+    /// Remembers that a manifest was asked for in vain.
+    fn note_miss(
+        &self,
+        request: &Request,
+        name: &RepositoryName,
+        reference: &ManifestReference,
+        error: &ApiError,
+    ) {
+        let Some(wants) = self.wants.as_ref().filter(|_| error.status() == StatusCode::NOT_FOUND) else {
+            return;
+        };
+        let Some(name) = self.naming.probable(request.asked(name)) else { return };
+        let reference = match reference {
+            ManifestReference::Tag(tag) => Reference::new(name, Some(tag.clone()), None),
+            ManifestReference::Digest(digest) => Reference::new(name, None, Some(digest.clone())),
+        };
+        let agent = request.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        wants.note(reference, request.peer, agent.unwrap_or_default());
+    }
+
+    /// `GET /api/v1/wants`, and the same as a list of images.
+    fn wants(&self, request: &Request) -> Response<Body> {
+        let wants = self.wants.as_ref().map(|wants| wants.unmet(&*self.content)).unwrap_or_default();
+        if request.path == "/api/v1/wants.txt" {
+            let lines: String =
+                wants.iter().flat_map(|w| [w.reference.to_string(), "\n".to_owned()]).collect();
+            return text(&request.method, "text/plain; charset=utf-8", &lines);
+        }
+        text(&request.method, "application/json", &serde_json::json!({ "wants": wants }).to_string())
     }
 
     fn ready(&self, method: &Method) -> Response<Body> {

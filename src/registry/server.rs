@@ -12,18 +12,23 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 use crate::store::{Content, Store};
 
 use super::naming::Naming;
 use super::route::{Request, Service};
 use super::upload::Uploads;
+use super::wants::Wants;
 
 /// How long to wait when the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often abandoned uploads are looked for.
 const SWEEP: Duration = Duration::from_hours(1);
+
+/// How often new wants are written to disk.
+const SAVE: Duration = Duration::from_secs(5);
 
 /// How a registry serves.
 #[derive(Clone, Debug)]
@@ -36,6 +41,8 @@ pub struct Config {
     pub limits: Limits,
     /// The store that clients may push to and delete from; usually the content that is served. None is read-only.
     pub push: Option<Store>,
+    /// Where to keep what was asked for in vain; None keeps nothing.
+    pub wants: Option<Arc<Wants>>,
 }
 
 impl Default for Config {
@@ -46,6 +53,7 @@ impl Default for Config {
             naming: Naming::default(),
             limits: Limits::default(),
             push: None,
+            wants: None,
         }
     }
 }
@@ -96,7 +104,13 @@ impl Server {
         })?;
         let address = listener.local_addr()?;
         let uploads = config.push.clone().map(|store| Arc::new(Uploads::new(store)));
-        let service = Service { content, naming: Arc::new(config.naming), push: config.push, uploads };
+        let service = Service {
+            content,
+            naming: Arc::new(config.naming),
+            push: config.push,
+            uploads,
+            wants: config.wants,
+        };
         Ok(Self { listener, address, limits: config.limits, service })
     }
 
@@ -109,7 +123,13 @@ impl Server {
     /// over.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let graceful = GracefulShutdown::new();
-        let sweeper = self.service.uploads.clone().map(|u| tokio::spawn(sweep(u, self.limits.upload_age)));
+        let mut chores = JoinSet::new();
+        if let Some(uploads) = self.service.uploads.clone() {
+            chores.spawn(sweep(uploads, self.limits.upload_age));
+        }
+        if let Some(wants) = self.service.wants.clone() {
+            chores.spawn(save(wants));
+        }
         let connections = Arc::new(Connections::new(&self.limits));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
@@ -125,21 +145,22 @@ impl Server {
                 () = &mut shutdown => break,
             };
             if let Some(pass) = connections.clone().enter(peer.ip()) {
-                self.serve(stream, pass, &graceful);
+                self.serve(stream, peer.ip(), pass, &graceful);
             } else {
                 tracing::warn!("too many connections, refused one from {}", peer.ip());
             }
         }
         drop(self.listener);
-        if let Some(sweeper) = sweeper {
-            sweeper.abort();
-        }
+        chores.shutdown().await;
         if tokio::time::timeout(self.limits.drain, graceful.shutdown()).await.is_err() {
             tracing::warn!("stopped with transfers unfinished");
         }
+        if let Some(wants) = self.service.wants {
+            save_once(wants).await;
+        }
     }
 
-    fn serve(&self, stream: TcpStream, pass: Pass, graceful: &GracefulShutdown) {
+    fn serve(&self, stream: TcpStream, peer: IpAddr, pass: Pass, graceful: &GracefulShutdown) {
         // Manifests are small and followed by the next question: waiting to fill a packet would only delay it.
         let _ = stream.set_nodelay(true);
         let service = self.service.clone();
@@ -153,7 +174,7 @@ impl Server {
                     let service = service.clone();
                     async move {
                         let (parts, body) = request.into_parts();
-                        Ok::<_, Infallible>(service.answer(Request::new(parts), body).await)
+                        Ok::<_, Infallible>(service.answer(Request::new(parts, peer), body).await)
                     }
                 }),
             );
@@ -176,6 +197,22 @@ async fn sweep(uploads: Arc<Uploads>, age: Duration) {
         let uploads = uploads.clone();
         // It reports its failures itself.
         let _ = tokio::task::spawn_blocking(move || uploads.expire(age)).await;
+    }
+}
+
+/// Writes new wants to disk, now and then.
+async fn save(wants: Arc<Wants>) {
+    let mut now_and_then = tokio::time::interval(SAVE);
+    loop {
+        now_and_then.tick().await;
+        save_once(wants.clone()).await;
+    }
+}
+
+async fn save_once(wants: Arc<Wants>) {
+    let saved = tokio::task::spawn_blocking(move || wants.save()).await;
+    if let Err(error) = saved.map_err(io::Error::other).flatten() {
+        tracing::warn!("cannot save what was asked for in vain: {error}");
     }
 }
 

@@ -19,6 +19,16 @@ pub(super) fn write_json<T: Serialize>(temporary: &Path, destination: &Path, val
     dirty.sync()
 }
 
+/// Replaces the file `destination` by `bytes` as a whole, and returns when that is durable.
+pub fn write_file(destination: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = destination.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let staged = stage(directory, destination, bytes)?;
+    let mut dirty = Dirty::default();
+    staged.sync()?;
+    staged.place(&mut dirty)?;
+    dirty.sync()
+}
+
 /// A file in `directory` that is removed unless it gets a name. Who may read it is left to the process' umask, because
 /// the one who imports need not be the one who serves.
 pub(super) fn temporary_file(directory: &Path) -> io::Result<NamedTempFile> {

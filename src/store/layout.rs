@@ -9,6 +9,7 @@
 //! repositories/<name>/referrers/<algorithm>-<hex of the subject>/<algorithm>-<hex>.json   descriptor
 //! imports/<number>.json                             what was imported, oldest first
 //! publish.json                                      tags in the middle of being published together
+//! wants.json                                        what was asked for in vain, kept by the registry
 //! lock, lock.holder                                 one writer at a time, and who that is
 //! tmp/, uploads/                                    files on their way in
 //! ```

@@ -22,6 +22,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 pub use content::{Blob, Content, ContentError, Manifest};
+pub use durable::write_file;
 pub use lock::Writer;
 pub use upload::{ParseUploadIdError, Upload, UploadId};
 pub use verify::{Stamp, Verified};
@@ -160,6 +161,11 @@ impl Store {
     /// Where the store is.
     pub fn path(&self) -> &Path {
         self.0.layout.root()
+    }
+
+    /// Where a registry that serves the store keeps what it was asked for in vain.
+    pub fn wants_file(&self) -> PathBuf {
+        self.0.layout.root().join("wants.json")
     }
 
     /// Whether the content `digest` is there, in any repository. It is not read, so it may be damaged.

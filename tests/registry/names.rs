@@ -99,3 +99,21 @@ fn blobs_tags_and_referrers_are_found_alike() {
         assert_eq!(response.json()["manifests"].as_array().unwrap().len(), 1);
     }
 }
+
+#[test]
+fn what_is_missing_is_remembered_until_it_comes() {
+    let mut site = Site::new();
+    site.restart();
+    for target in ["/v2/pause/manifests/3.9?ns=registry.k8s.io", "/v2/a/manifests/1?ns=quay.io"] {
+        site.get_with(target, &[("User-Agent", "containerd/2.1")]).expect(404);
+        site.head(target).expect(404);
+    }
+    let wants = site.get("/api/v1/wants").expect(200).json()["wants"].clone();
+    assert_eq!(wants[1]["reference"], "registry.k8s.io/pause:3.9");
+    assert_eq!((&wants[1]["count"], &wants[1]["client"]), (&2.into(), &"127.0.0.1".into()));
+    site.image("quay.io/a", "1", "");
+    assert_eq!(site.get("/api/v1/wants.txt").expect(200).text(), "registry.k8s.io/pause:3.9\n");
+    // They are on disk when the server stops.
+    site.restart();
+    assert_eq!(site.get("/api/v1/wants.txt").expect(200).text(), "registry.k8s.io/pause:3.9\n");
+}

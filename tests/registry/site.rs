@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dray::oci::{Descriptor, Digest, RepositoryName, Tag, media_type};
-use dray::registry::{Config, Server};
+use dray::registry::{Config, Server, Wants};
 use dray::store::{Store, Writer};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -40,7 +40,8 @@ impl Site {
         self.ask_to_stop();
         self.wait();
         let store = Store::open(self.store.path()).unwrap();
-        self.start(Config { push: Some(store), ..Config::default() });
+        let wants = Some(Arc::new(Wants::open(&store.wants_file()).unwrap()));
+        self.start(Config { push: Some(store), wants, ..Config::default() });
     }
 
     pub(crate) fn with(config: Config) -> Self {
