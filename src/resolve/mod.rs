@@ -19,3 +19,5 @@ pub use resolver::{Gap, Resolution, ResolveError, ResolveOptions, resolve};
 
 #[cfg(test)]
 pub(crate) use lock::tests as lock_tests;
+#[cfg(test)]
+mod tests;

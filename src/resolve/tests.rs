@@ -1,0 +1,317 @@
+//! Resolving against an upstream of hand-made documents.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::catalog::Catalog;
+use crate::oci::{Descriptor, Digest, Document, NodeKind, Platform, Reference, RepositoryName, media_type};
+use crate::select::node_bands;
+use crate::upstream::{Fetched, Manifests, Missing, Problem, UpstreamError};
+
+/// Answers from a table, and counts.
+#[derive(Default)]
+struct Table {
+    tags: BTreeMap<Reference, Digest>,
+    documents: BTreeMap<Digest, (String, Bytes)>,
+    asked: Mutex<Vec<Digest>>,
+}
+
+impl Table {
+    fn add(&mut self, media_type: &str, content: &Value) -> Value {
+        let bytes = Bytes::from(content.to_string());
+        let digest = Digest::sha256(&bytes);
+        let descriptor = json!({"mediaType": media_type, "digest": digest, "size": bytes.len()});
+        self.documents.insert(digest, (media_type.to_owned(), bytes));
+        descriptor
+    }
+
+    /// An image for `platform`; `null` for an entry that does not state one.
+    fn image(&mut self, platform: &str, layer: &str) -> Value {
+        let platform: Platform = platform.parse().unwrap();
+        let config = self.add(media_type::OCI_CONFIG, &json!(platform));
+        let layer = json!({"mediaType": media_type::OCI_LAYER_GZIP, "digest": Digest::sha256(layer.as_bytes()), "size": 7});
+        let manifest = json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": [layer]});
+        let mut entry = self.add(media_type::OCI_MANIFEST, &manifest);
+        entry["platform"] = json!(platform);
+        entry
+    }
+
+    fn index(&mut self, entries: &[Value]) -> Value {
+        let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});
+        self.add(media_type::OCI_INDEX, &index)
+    }
+
+    fn tag(&mut self, reference: &str, root: &Value) {
+        let digest = root["digest"].as_str().unwrap().parse().unwrap();
+        self.tags.insert(reference.parse().unwrap(), digest);
+    }
+
+    fn fetch(&self, digest: &Digest) -> Fetched {
+        self.asked.lock().unwrap().push(digest.clone());
+        let (media_type, bytes) = &self.documents[digest];
+        let document = Document::parse(Some(media_type), bytes.clone()).unwrap();
+        Fetched { digest: digest.clone(), document }
+    }
+}
+
+impl Manifests for Table {
+    async fn manifest(&self, reference: &Reference) -> Result<Fetched, UpstreamError> {
+        let missing =
+            || UpstreamError::read(reference.to_string(), reference.host(), Problem::Missing(Missing::Tag));
+        Ok(self.fetch(self.tags.get(reference).ok_or_else(missing)?))
+    }
+
+    async fn manifest_by_digest(
+        &self,
+        _: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Fetched, UpstreamError> {
+        Ok(self.fetch(digest))
+    }
+
+    async fn small_blob(&self, _: &RepositoryName, blob: &Descriptor) -> Result<Bytes, UpstreamError> {
+        Ok(self.documents[&blob.digest].1.clone())
+    }
+
+    async fn referrers(&self, _: &RepositoryName, _: &Digest) -> Result<Vec<Descriptor>, UpstreamError> {
+        Ok(Vec::new())
+    }
+}
+
+fn resolve_with(
+    table: &Table,
+    nodes: &str,
+    more: &str,
+    allow_missing: &[&str],
+) -> Result<Resolution, ResolveError> {
+    let catalog = Catalog::builtin().unwrap();
+    let text = format!(
+        "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {{name: t}}\nspec:\n  nodes: [{nodes}]\n  {}\n",
+        more.replace('\n', "\n  ")
+    );
+    let definition = Definition::parse(Path::new("t.yaml"), &text, &catalog).unwrap();
+    let options = ResolveOptions {
+        allow_missing: allow_missing.iter().map(|text| text.parse().unwrap()).collect(),
+        allow_problems: BTreeSet::new(),
+        concurrency: 3,
+        files: Vec::new(),
+        progress: &|_, _| (),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(resolve(&definition, &catalog, table, options))
+}
+
+fn gaps(result: Result<Resolution, ResolveError>) -> Vec<Gap> {
+    match result.unwrap_err() {
+        ResolveError::Incomplete { gaps, .. } => gaps,
+        other => panic!("{other}"),
+    }
+}
+
+fn kept(lock: &Lock) -> Vec<String> {
+    let platform = |child: &Child| child.platform.as_ref().map_or("-".to_owned(), ToString::to_string);
+    lock.images[0].children.iter().map(platform).collect()
+}
+
+const LIST: &str = "runtimes: [containerd@2.3]\nimages: [r.io/a:1]";
+
+#[test]
+fn keeps_what_any_client_in_scope_fetches_and_nothing_else() {
+    let mut table = Table::default();
+    let builds = ["10.0.17763.1", "10.0.20348.1", "10.0.26100.1"];
+    let mut entries = vec![table.image("linux/amd64", "l"), table.image("linux/s390x", "s")];
+    entries.extend(builds.map(|build| table.image(&format!("windows({build})/amd64"), build)));
+    let root = table.index(&entries);
+    table.tag("r.io/a:1", &root);
+    let lock = resolve_with(&table, "windows/ltsc2025, linux/amd64", LIST, &[]).unwrap().lock;
+    // containerd 2 downloads every match, on Windows Server 2025 that is 2022 as well.
+    assert_eq!(kept(&lock), ["linux/amd64", "windows(10.0.20348.1)/amd64", "windows(10.0.26100.1)/amd64"]);
+    assert_eq!(lock.images[0].root.digest.to_string(), root["digest"].as_str().unwrap());
+    // Root, three manifests, three configurations, three layers.
+    assert_eq!(lock.blobs.len(), 10);
+    assert!(Lock::from_json(&lock.to_json()).is_ok());
+}
+
+#[test]
+fn the_whole_list_of_what_is_missing_comes_at_once() {
+    let mut table = Table::default();
+    let linux = table.image("linux/amd64", "l");
+    let root = table.index(&[linux]);
+    table.tag("r.io/a:1", &root);
+    let more = "runtimes: [containerd@2.3]\nimages: [r.io/a:1, r.io/gone:1]";
+    let gaps = gaps(resolve_with(&table, "linux/amd64, windows/ltsc2022", more, &[]));
+    let text: Vec<String> = gaps.iter().map(ToString::to_string).collect();
+    assert_eq!(gaps.len(), 2, "{text:?}");
+    assert!(text.iter().any(|t| t.contains("r.io/a:1 for windows(10.0.20348)/amd64")), "{text:?}");
+    assert!(text.iter().any(|t| t.contains("r.io/gone:1") && t.contains("no such tag")), "{text:?}");
+}
+
+#[test]
+fn what_may_be_missing_is_recorded() {
+    let mut table = Table::default();
+    let root = table.image("linux/amd64", "l");
+    table.tag("r.io/a:1", &root);
+    let more = "runtimes: [containerd@2.3]\nimages: [r.io/a:1, r.io/gone:1]";
+    let resolution = resolve_with(&table, "linux/amd64", more, &["r.io/gone:1"]).unwrap();
+    assert_eq!(resolution.lock.allowed_missing, ["r.io/gone:1".parse().unwrap()]);
+    assert_eq!(resolution.lock.proof[0].missing, ["r.io/gone:1"]);
+    assert_eq!(resolution.allowed.len(), 1);
+}
+
+#[test]
+fn a_single_manifest_is_checked_through_its_configuration() {
+    let mut table = Table::default();
+    let root = table.image("linux/amd64", "l");
+    table.tag("r.io/a:1", &root);
+    assert!(resolve_with(&table, "linux/amd64", LIST, &[]).is_ok());
+    for other in ["linux/arm64", "windows/ltsc2022"] {
+        let gaps = gaps(resolve_with(&table, other, LIST, &[]));
+        assert!(gaps[0].reason.contains("linux/amd64"), "{}", gaps[0].reason);
+    }
+    // HostProcess images state no Windows version and run on all builds.
+    let root = table.image("windows/amd64", "w");
+    table.tag("r.io/a:1", &root);
+    assert!(resolve_with(&table, "windows/ltsc2019, windows/ltsc2025", LIST, &[]).is_ok());
+    let root = table.image("windows(10.0.17763.1)/amd64", "w");
+    table.tag("r.io/a:1", &root);
+    assert_eq!(gaps(resolve_with(&table, "windows/ltsc2019, windows/ltsc2025", LIST, &[])).len(), 1);
+}
+
+#[test]
+fn an_entry_without_a_platform_counts_by_its_configuration() {
+    let mut table = Table::default();
+    let mut entry = table.image("linux/arm64", "l");
+    entry.as_object_mut().unwrap().remove("platform");
+    let root = table.index(&[entry]);
+    table.tag("r.io/a:1", &root);
+    assert!(resolve_with(&table, "linux/arm64", LIST, &[]).is_ok());
+    assert!(!gaps(resolve_with(&table, "linux/amd64", LIST, &[])).is_empty());
+}
+
+#[test]
+fn nested_indexes_are_walked_and_kept() {
+    let mut table = Table::default();
+    let (amd, arm) = (table.image("linux/amd64", "a"), table.image("linux/arm64", "b"));
+    let inner = table.index(&[amd]);
+    let root = table.index(&[arm, inner.clone()]);
+    table.tag("r.io/a:1", &root);
+    let lock = resolve_with(&table, "linux/amd64", LIST, &[]).unwrap().lock;
+    let digests: Vec<String> = lock.images[0].children.iter().map(|child| child.digest.to_string()).collect();
+    assert_eq!(digests.len(), 2);
+    assert!(digests.contains(&inner["digest"].as_str().unwrap().to_owned()));
+}
+
+#[test]
+fn foreign_layers_are_carried_and_told() {
+    let mut table = Table::default();
+    let config = table.add(media_type::OCI_CONFIG, &json!({"os": "windows", "architecture": "amd64"}));
+    let layer = json!({
+        "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "digest": Digest::sha256(b"base"), "size": 4, "urls": ["https://mcr.example.org/v2/x/blobs/y"],
+    });
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": [layer]});
+    let root = table.add(media_type::OCI_MANIFEST, &manifest);
+    table.tag("r.io/a:1", &root);
+    let resolution = resolve_with(&table, "windows/ltsc2022", LIST, &[]).unwrap();
+    assert_eq!(resolution.foreign.len(), 1);
+    let blob = resolution.lock.blobs.iter().find(|blob| !blob.urls.is_empty()).unwrap();
+    assert_eq!(blob.digest, Digest::sha256(b"base"));
+}
+
+#[test]
+fn charts_are_carried_whole() {
+    let mut table = Table::default();
+    let config = table.add("application/vnd.cncf.helm.config.v1+json", &json!({}));
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": []});
+    let root = table.add(media_type::OCI_MANIFEST, &manifest);
+    table.tag("r.io/charts/x:1.0.0", &root);
+    let lock =
+        resolve_with(&table, "windows/ltsc2022", "charts: [oci://r.io/charts/x:1.0.0]", &[]).unwrap().lock;
+    assert_eq!(lock.images[0].needed_by, ["charts"]);
+    assert_eq!(lock.blobs.len(), 2);
+}
+
+#[test]
+fn runtimes_that_no_node_has_are_no_proof() {
+    let mut table = Table::default();
+    let root = table.image("windows/amd64", "w");
+    table.tag("r.io/a:1", &root);
+    let more = "runtimes: [cri-o]\nimages: [r.io/a:1]";
+    let gaps = gaps(resolve_with(&table, "windows/ltsc2022", more, &[]));
+    assert!(gaps[0].reason.contains("spec.runtimes"), "{}", gaps[0].reason);
+}
+
+#[test]
+fn no_manifest_is_read_twice() {
+    let mut table = Table::default();
+    let entries = [table.image("linux/amd64", "a"), table.image("linux/arm64", "b")];
+    let root = table.index(&entries);
+    for n in 0..20 {
+        table.tag(&format!("r.io/a:{n}"), &root);
+    }
+    let list: Vec<String> = (0..20).map(|n| format!("r.io/a:{n}")).collect();
+    let more = format!("runtimes: [containerd@2.3]\nimages: [{}]", list.join(", "));
+    resolve_with(&table, "linux/amd64, linux/arm64", &more, &[]).unwrap();
+    let asked = table.asked.lock().unwrap();
+    // Each tag once, because only the upstream knows where it points; each child once.
+    assert_eq!(asked.len(), 20 + 2);
+}
+
+#[test]
+fn the_same_inputs_give_the_same_bytes() {
+    let mut table = Table::default();
+    let (a, b) = (table.image("linux/amd64", "shared"), table.image("linux/amd64", "shared"));
+    let (a, b) = (table.index(&[a]), table.index(&[b]));
+    table.tag("z.io/a:1", &a);
+    table.tag("a.io/b:1", &b);
+    let more = "images: [z.io/a:1, a.io/b:1]";
+    let one = resolve_with(&table, "linux/amd64", more, &[]).unwrap().lock;
+    let two = resolve_with(&table, "linux/amd64", more, &[]).unwrap().lock;
+    assert_eq!(one.to_json(), two.to_json());
+    let layer = one.blobs.iter().find(|blob| blob.size == 7).unwrap();
+    assert_eq!(layer.from.as_ref().unwrap().as_str(), "a.io/b");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Explaining and resolving agree: whatever any client on a node fetches is in the lock.
+    #[test]
+    fn whatever_any_client_fetches_is_in_the_lock(
+        platforms in proptest::collection::vec(
+            prop_oneof![
+                Just("linux/amd64"), Just("linux/arm64"), Just("linux/arm/v7"), Just("windows/amd64"),
+                Just("windows(10.0.17763.1)/amd64"), Just("windows(10.0.20348.9)/amd64"),
+                Just("windows(10.0.26100.10)/amd64"), Just("windows(10.0.26100.9)/amd64"),
+            ],
+            1..7,
+        ),
+        node in prop_oneof![Just("linux/amd64"), Just("linux/arm64"), Just("windows(10.0.26100)/amd64"), Just("windows(10.0.17763)/amd64")],
+    ) {
+        let mut table = Table::default();
+        let entries: Vec<Value> =
+            platforms.iter().enumerate().map(|(n, platform)| table.image(platform, &n.to_string())).collect();
+        let root = table.index(&entries);
+        table.tag("r.io/a:1", &root);
+        let resolved = resolve_with(&table, node, "images: [r.io/a:1]", &[]);
+        let kind: NodeKind = node.parse().unwrap();
+        let stated: Vec<Option<Platform>> = platforms.iter().map(|text| Some(text.parse().unwrap())).collect();
+        let choices: Vec<_> = node_bands(&kind, &[]).iter().map(|band| band.choose(&kind.platform(), &stated)).collect();
+        let all_run = choices.iter().all(|choice| choice.picks.is_some() && choice.runs);
+        prop_assert_eq!(resolved.is_ok(), all_run);
+        if let Ok(resolution) = resolved {
+            let children = &resolution.lock.images[0].children;
+            for at in choices.iter().flat_map(|choice| choice.fetches.iter().chain(&choice.picks)) {
+                let digest = entries[*at]["digest"].as_str().unwrap();
+                prop_assert!(children.iter().any(|child| child.digest.to_string() == digest));
+            }
+        }
+    }
+}
