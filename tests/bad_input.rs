@@ -8,7 +8,7 @@ mod support;
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Seek, SeekFrom, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -20,7 +20,7 @@ use support::{
     proxy::Proxy,
     registry::{Access, Registry},
     site::{Serve, Site},
-    upstream::{self, PACKAGE, PAUSE_DOCKER, SINGLE},
+    upstream::{self, BIG, BIG_LAYER, PACKAGE, PAUSE_DOCKER, SINGLE},
 };
 
 const FAILED: i32 = 1;
@@ -310,4 +310,68 @@ fn a_bundle_that_nobody_signed_is_refused() {
     site.import(&bundle, &store).succeed();
     stranger.import(&bundle, &store).fail_with(UNVERIFIED);
     still_serves(&store, SINGLE, &upstream);
+}
+
+#[test]
+fn an_import_that_was_killed_shows_nothing_and_is_done_again() {
+    let upstream = upstream::big();
+    let site = Site::new(&definition(&[BIG]));
+    let bundle = site.bundle(upstream.address());
+    let store = site.path("store");
+    let mut import = Daemon::start(&site.import(&bundle, &store));
+    wait_for_bytes(&store, BIG_LAYER / 10);
+    import.kill();
+
+    let serve = Serve::start(&["--store", store.to_str().unwrap()]);
+    let missing =
+        Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &serve.docker(BIG)]).finish();
+    assert!(missing.stderr.contains("manifest unknown"), "{}", missing.stderr);
+    drop(serve);
+    site.import(&bundle, &store).succeed();
+    still_serves(&store, BIG, &upstream);
+}
+
+/// Waits until `dir` holds `bytes`.
+#[track_caller]
+fn wait_for_bytes(dir: &Path, bytes: u64) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let du = Command::new("du").args(["-s", "-B1"]).arg(dir).finish();
+        let size = du.stdout.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0);
+        if size >= bytes {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{} holds only {size} of {bytes} bytes", dir.display());
+    }
+}
+
+#[test]
+fn a_damaged_blob_never_leaves_a_bundle_that_is_served() {
+    let upstream = upstream::start();
+    let site = Site::new(&definition(&[SINGLE, PACKAGE]));
+    let bundle = site.bundle(upstream.address());
+    let layer = |reference: &str| {
+        let manifest: serde_json::Value = serde_json::from_str(&upstream.raw(reference)).unwrap();
+        manifest["layers"].as_array().unwrap().last().unwrap()["digest"].as_str().unwrap().to_owned()
+    };
+    let damaged = layer(PACKAGE).replace(':', "/");
+    let (_, offset) = places(&bundle)
+        .into_iter()
+        .find(|(what, _)| what.starts_with("content of") && what.ends_with(&damaged))
+        .unwrap();
+    flip(&bundle, offset);
+
+    let key = site.path("plant.pub");
+    let serve = Serve::start(&["--bundle", bundle.to_str().unwrap(), "--trust", key.to_str().unwrap()]);
+    let status = |reference: &str| {
+        let (repository, _) = reference.rsplit_once(':').unwrap();
+        let mut stream = TcpStream::connect(serve.address()).unwrap();
+        let path = format!("/v2/{repository}/blobs/{}", layer(reference));
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: site\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..12]).into_owned()
+    };
+    assert_eq!(status(SINGLE), "HTTP/1.1 200");
+    assert_eq!(status(PACKAGE), "HTTP/1.1 500");
 }
