@@ -15,9 +15,9 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::challenge::{Bearer, Challenge};
-use super::client::Routed;
+use super::client::Client;
 use super::credentials::{Credential, CredentialStore};
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, authority};
 use super::error::{Identity, Problem, Refusal};
 use super::retry::Failure;
 use super::token::{self, Token};
@@ -31,8 +31,7 @@ type Key = (String, String);
 /// Gets proofs of identity and keeps them.
 #[derive(Debug)]
 pub(super) struct Auth {
-    /// Follows no redirects, because a request for a token carries the password.
-    client: Routed,
+    client: Arc<Client>,
     credentials: CredentialStore,
     proofs: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Option<Proof>>>>>,
 }
@@ -53,7 +52,7 @@ impl Proof {
 }
 
 impl Auth {
-    pub(super) fn new(client: Routed, credentials: CredentialStore) -> Self {
+    pub(super) fn new(client: Arc<Client>, credentials: CredentialStore) -> Self {
         Self { client, credentials, proofs: Mutex::default() }
     }
 
@@ -153,7 +152,10 @@ impl Auth {
         .await;
         let Token { secret, lifetime } = answer.map_err(|error| match error {
             token::TokenError::Refused { by, detail } => refused(endpoint, by, identity.clone(), detail),
-            token::TokenError::Other(failure) => failure,
+            token::TokenError::Other(Failure { problem, again }) => {
+                let problem = Problem::TokenServer { host: authority(&realm), problem: Box::new(problem) };
+                Failure { problem, again }
+            }
         })?;
         let until_renewal = lifetime.saturating_sub(MARGIN).max(lifetime / 2);
         Ok(Proof {

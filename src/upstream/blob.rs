@@ -229,7 +229,11 @@ impl Body {
     /// The next bytes, of which at most `left` are expected; nothing when all have come.
     async fn next(&mut self, left: u64) -> Result<Option<Bytes>, Failure> {
         loop {
-            let chunk = self.opened.response.chunk().await.map_err(|error| classify(&error))?;
+            let response = &mut self.opened.response;
+            let chunk = match response.chunk().await {
+                Ok(chunk) => chunk,
+                Err(error) => return Err(classify(&error, response.url())),
+            };
             let Some(mut chunk) = chunk else {
                 return if left == 0 {
                     Ok(None)

@@ -24,8 +24,8 @@ pub(super) async fn bounded(mut response: Response, limit: usize) -> Result<Byte
     if response.content_length().is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
+    let (mut body, url) = (BytesMut::new(), response.url().clone());
+    while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error, &url))? {
         if body.len() + chunk.len() > limit {
             return Err(too_large());
         }

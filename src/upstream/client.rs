@@ -1,18 +1,15 @@
-//! The HTTP client: trust, timeouts, proxies and redirects.
+//! The HTTP client: trust, timeouts and proxies.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::redirect::{Action, Attempt, Policy};
-use reqwest::{Certificate, Client, ClientBuilder};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, ClientBuilder};
 use url::{Host, Url};
 
-use super::endpoint::authority;
 use super::error::SetupError;
-use super::retry::{RefusedRedirect, root_cause};
+use super::retry::root_cause;
 
-/// The most redirects from one request.
-const MAX_REDIRECTS: usize = 5;
 /// The largest file of certificate authorities, in bytes; the system's bundle is a fifth of it.
 const MAX_CA_FILE: u64 = 1024 * 1024;
 
@@ -31,27 +28,37 @@ impl Default for Timeouts {
     }
 }
 
-/// The two clients of an upstream.
-#[derive(Debug)]
-pub(super) struct Clients {
-    /// For registries: follows redirects, because they keep their blobs elsewhere.
-    pub(super) registry: Routed,
-    /// For token servers: follows none, because these requests carry passwords.
-    pub(super) token: Routed,
-}
-
 /// A client that takes proxies from the environment, as `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say, except on the
 /// way to this machine itself, which no proxy can reach. Go's clients make the same exception
 /// (`golang.org/x/net/http/httpproxy`).
 #[derive(Debug)]
-pub(super) struct Routed {
-    proxied: Client,
-    direct: Client,
+pub(super) struct Client {
+    proxied: reqwest::Client,
+    direct: reqwest::Client,
 }
 
-impl Routed {
-    /// The client for requests to `url`.
-    pub(super) fn to(&self, url: &Url) -> &Client {
+impl Client {
+    /// A client that trusts the authorities in `ca_files` besides the system's.
+    pub(super) fn new(timeouts: Timeouts, ca_files: &[PathBuf]) -> Result<Self, SetupError> {
+        let mut authorities = Vec::new();
+        for path in ca_files {
+            authorities.extend(read_authorities(path)?);
+        }
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("dray/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(timeouts.connect)
+                .read_timeout(timeouts.idle)
+                .redirect(Policy::none())
+        };
+        Ok(Self {
+            proxied: with_trust(&builder, &authorities)?,
+            direct: with_trust(&|| builder().no_proxy(), &authorities)?,
+        })
+    }
+
+    /// The client for requests to `url`. It follows no redirects.
+    pub(super) fn to(&self, url: &Url) -> &reqwest::Client {
         if is_loopback(url) { &self.direct } else { &self.proxied }
     }
 }
@@ -65,42 +72,10 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-impl Clients {
-    pub(super) fn new(timeouts: Timeouts, ca_files: &[PathBuf]) -> Result<Self, SetupError> {
-        let mut authorities = Vec::new();
-        for path in ca_files {
-            authorities.extend(read_authorities(path)?);
-        }
-        Ok(Self {
-            registry: build(timeouts, &authorities, || Policy::custom(redirect))?,
-            token: build(timeouts, &authorities, Policy::none)?,
-        })
-    }
-}
-
-fn build(
-    timeouts: Timeouts,
-    authorities: &[Certificate],
-    policy: impl Fn() -> Policy,
-) -> Result<Routed, SetupError> {
-    let builder = || {
-        Client::builder()
-            .user_agent(concat!("dray/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(timeouts.connect)
-            .read_timeout(timeouts.idle)
-            .redirect(policy())
-            .referer(false)
-    };
-    Ok(Routed {
-        proxied: with_trust(&builder, authorities)?,
-        direct: with_trust(&|| builder().no_proxy(), authorities)?,
-    })
-}
-
 fn with_trust(
     builder: &dyn Fn() -> ClientBuilder,
     authorities: &[Certificate],
-) -> Result<Client, SetupError> {
+) -> Result<reqwest::Client, SetupError> {
     let client = if authorities.is_empty() {
         // A machine without any certificate authorities can still talk to registries without TLS; the others are
         // refused when they are asked, and the error says to give a file.
@@ -131,20 +106,6 @@ fn read_authorities(path: &Path) -> Result<Vec<Certificate>, SetupError> {
     Ok(certificates)
 }
 
-/// Follows a redirect unless it gives up encryption or leads nowhere. The client drops `Authorization` on the way to
-/// another server by itself.
-fn redirect(attempt: Attempt) -> Action {
-    let was_encrypted = attempt.previous().iter().any(|url| url.scheme() == "https");
-    let (to, scheme) = (authority(attempt.url()), attempt.url().scheme().to_owned());
-    if was_encrypted && scheme != "https" {
-        attempt.error(RefusedRedirect(format!("from https to {scheme} at {to}, which is not safe")))
-    } else if attempt.previous().len() > MAX_REDIRECTS {
-        attempt.error(RefusedRedirect(format!("more than {MAX_REDIRECTS} times, at last to {to}")))
-    } else {
-        attempt.follow()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,7 +128,7 @@ mod tests {
     fn error(content: &[u8]) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs_err::write(file.path(), content).unwrap();
-        let error = Clients::new(Timeouts::default(), &[file.path().to_owned()]).unwrap_err().to_string();
+        let error = Client::new(Timeouts::default(), &[file.path().to_owned()]).unwrap_err().to_string();
         assert!(error.contains(&file.path().display().to_string()), "{error}");
         error
     }
@@ -179,7 +140,7 @@ mod tests {
         error(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
         error(b"-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n");
         let absent = PathBuf::from("/absent/ca.pem");
-        let error = Clients::new(Timeouts::default(), &[absent]).unwrap_err().to_string();
+        let error = Client::new(Timeouts::default(), &[absent]).unwrap_err().to_string();
         assert!(error.contains("/absent/ca.pem"), "{error}");
     }
 }

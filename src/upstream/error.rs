@@ -60,11 +60,21 @@ pub enum Problem {
         wait: Option<Duration>,
     },
     /// No connection came about.
-    #[error("no connection: {0}")]
-    Unreachable(String),
+    #[error("no connection to {host}: {reason}")]
+    Unreachable {
+        /// The server, which is not the registry's own where that redirects.
+        host: String,
+        /// What the system says.
+        reason: String,
+    },
     /// The connection came about but its encryption did not.
-    #[error("no trusted TLS connection: {0}")]
-    Tls(String),
+    #[error("no trusted TLS connection to {host}: {reason}")]
+    Tls {
+        /// The server, which is not the registry's own where that redirects.
+        host: String,
+        /// What the TLS library says.
+        reason: String,
+    },
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(String),
@@ -129,6 +139,14 @@ pub enum Problem {
     /// The token server that the registry names must not be asked.
     #[error("the registry names a token server that is not safe to ask: {0}")]
     Realm(String),
+    /// The token server that the registry names gives no token; not because of who asks.
+    #[error("the token server {host} gives no token: {problem}")]
+    TokenServer {
+        /// The token server.
+        host: String,
+        /// What went wrong there.
+        problem: Box<Problem>,
+    },
     /// Credentials could not be had from where they are configured.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
@@ -222,41 +240,44 @@ impl UpstreamError {
 
     /// What an operator may do about it.
     pub fn hint(&self) -> Option<String> {
-        let hint = match self.problem()? {
-            Problem::Missing(Missing::Blob) => {
+        self.problem()?.hint()
+    }
+}
+
+impl Problem {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Unauthorized(refusal) => return Some(refusal.hint()),
+            Self::Credentials(error) => return error.hint(),
+            Self::TokenServer { problem, .. } => return problem.hint(),
+            Self::Missing(Missing::Blob) => {
                 "the registry lost part of the image; push the image again, or read it from a mirror with \
                  --upstream HOST=URL"
-                    .into()
             }
-            Problem::Missing(_) => {
+            Self::Missing(_) => {
                 "check the spelling of the repository and the tag; some registries answer like this for private \
                  repositories when no credentials are sent"
-                    .into()
             }
-            Problem::Unauthorized(refusal) => refusal.hint(),
-            Problem::Credentials(error) => error.hint()?,
-            Problem::RateLimited { .. } => {
-                "run the same command again later, log in to get a higher limit, or lower --concurrency".into()
+            Self::RateLimited { .. } => {
+                "run the same command again later, log in to get a higher limit, or lower --concurrency"
             }
-            Problem::Unreachable(_) | Problem::TimedOut | Problem::Broken(_) => {
+            Self::Unreachable { .. } | Self::TimedOut | Self::Broken(_) => {
                 "check that the host is up and can be reached from here, and HTTPS_PROXY and NO_PROXY; \
                  --upstream HOST=URL reads from a mirror instead"
-                    .into()
             }
-            Problem::Tls(_) => {
-                "give the certificate authority with --ca-file, or --plain-http HOST if the registry has no TLS".into()
+            Self::Tls { .. } => {
+                "give the certificate authority with --ca-file, or --plain-http HOST if the registry has no TLS"
             }
-            Problem::Elsewhere { .. } => {
+            Self::Elsewhere { .. } => {
                 "push the layer into a registry that may hold it (many old Windows base images are foreign), and read \
                  the image from there with --upstream HOST=URL"
-                    .into()
             }
-            Problem::Digest { .. } | Problem::Size { .. } => {
-                "the registry or a proxy on the way serves damaged content; push the image again".into()
+            Self::Digest { .. } | Self::Size { .. } => {
+                "the registry or a proxy on the way serves damaged content; push the image again"
             }
             _ => return None,
         };
-        Some(hint)
+        Some(hint.into())
     }
 }
 

@@ -21,6 +21,7 @@ mod helper;
 mod host;
 mod manifest;
 mod pages;
+mod redirect;
 mod referrers;
 mod request;
 mod retry;
@@ -44,7 +45,7 @@ pub use self::helper::HelperError;
 pub use self::retry::RetryPolicy;
 
 use self::auth::Auth;
-use self::client::{Clients, Routed};
+use self::client::Client;
 use self::endpoint::Endpoints;
 use self::host::Hosts;
 use crate::oci::{Descriptor, Digest, Document, Reference, RepositoryName};
@@ -92,7 +93,7 @@ pub struct Upstream {
 /// What all requests share.
 #[derive(Debug)]
 struct Shared {
-    client: Routed,
+    client: Arc<Client>,
     endpoints: Endpoints,
     auth: Auth,
     hosts: Hosts,
@@ -102,13 +103,13 @@ struct Shared {
 impl Upstream {
     /// A reader with these options; nothing is sent yet.
     pub fn new(options: Options) -> Result<Self, UpstreamError> {
-        let clients = Clients::new(options.timeouts, &options.ca_files)?;
+        let client = Arc::new(Client::new(options.timeouts, &options.ca_files)?);
         let endpoints = Endpoints::new(options.endpoints, &options.plain_http).map_err(SetupError::from)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                client: clients.registry,
+                auth: Auth::new(Arc::clone(&client), options.credentials),
+                client,
                 endpoints,
-                auth: Auth::new(clients.token, options.credentials),
                 hosts: Hosts::new(options.per_host),
                 retry: options.retry,
             }),

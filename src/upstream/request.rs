@@ -13,6 +13,7 @@ use super::body::{self, Detail};
 use super::challenge::{self, Challenge};
 use super::endpoint::{Endpoint, authority};
 use super::error::{Missing, Problem, UpstreamError};
+use super::redirect::{self, MAX_REDIRECTS};
 use super::retry::{Again, Backoff, Failure, classify};
 use super::{Shared, Upstream};
 
@@ -154,17 +155,28 @@ impl Shared {
         }
     }
 
-    async fn send(&self, ask: &Ask, authorization: Option<&HeaderValue>) -> Result<Response, Failure> {
-        let mut request = self.client.to(&ask.url).get(ask.url.clone()).header(ACCEPT, ask.accept);
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
+    /// Sends a request and follows redirects. `authorization` stays behind on the way to another server.
+    async fn send(&self, ask: &Ask, mut authorization: Option<&HeaderValue>) -> Result<Response, Failure> {
+        let mut url = ask.url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = self.client.to(&url).get(url.clone()).header(ACCEPT, ask.accept);
+            if let Some(authorization) = authorization {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            if ask.from > 0 {
+                request = request.header(RANGE, format!("bytes={}-", ask.from));
+            }
+            let response = request.send().await.map_err(|error| classify(&error, &url))?;
+            // The query stays out of the log: it may be a signature.
+            tracing::debug!("GET {}{} -> {}", authority(&url), url.path(), response.status());
+            let Some(next) = redirect::target(&url, &response).map_err(Failure::final_)? else {
+                return Ok(response);
+            };
+            authorization = authorization.filter(|_| next.origin() == url.origin());
+            url = next;
         }
-        if ask.from > 0 {
-            request = request.header(RANGE, format!("bytes={}-", ask.from));
-        }
-        let response = request.send().await.map_err(|error| classify(&error))?;
-        tracing::debug!("GET {}{} -> {}", authority(&ask.url), ask.url.path(), response.status());
-        Ok(response)
+        let problem = format!("more than {MAX_REDIRECTS} times, at last to {}", authority(&url));
+        Err(Failure::final_(Problem::Redirect(problem)))
     }
 
     /// The failure that an error status means.

@@ -5,7 +5,9 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
+use url::Url;
 
+use super::endpoint::authority;
 use super::error::Problem;
 
 /// From here on a pause is worth a warning.
@@ -129,29 +131,24 @@ pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     Some(SystemTime::from(date).duration_since(now).unwrap_or_default())
 }
 
-/// What kind of failure a transport error is.
-pub(super) fn classify(error: &reqwest::Error) -> Failure {
-    if let Some(refused) = find::<RefusedRedirect>(error) {
-        return Failure::final_(Problem::Redirect(refused.0.clone()));
-    }
-    let cause = root_cause(error);
+/// What kind of failure a transport error is, in a request to `url`.
+pub(super) fn classify(error: &reqwest::Error, url: &Url) -> Failure {
+    let reason = root_cause(error);
     if error.is_builder() {
-        Failure::final_(Problem::Answer(cause))
+        Failure::final_(Problem::Answer(reason))
     } else if error.is_connect() {
+        let host = authority(url);
+        let unreachable = |reason| Failure::passing(Problem::Unreachable { host: host.clone(), reason });
         match find::<io::Error>(error) {
-            Some(error) if is_tls(error) => Failure::final_(Problem::Tls(cause)),
-            _ if error.is_timeout() => {
-                Failure::passing(Problem::Unreachable("the host does not answer".into()))
-            }
-            _ if error.is_dns() => {
-                Failure::passing(Problem::Unreachable(format!("the name is not known: {cause}")))
-            }
-            _ => Failure::passing(Problem::Unreachable(cause)),
+            Some(error) if is_tls(error) => Failure::final_(Problem::Tls { host, reason }),
+            _ if error.is_timeout() => unreachable("it does not answer".into()),
+            _ if error.is_dns() => unreachable(format!("the name is not known: {reason}")),
+            _ => unreachable(reason),
         }
     } else if error.is_timeout() {
         Failure::passing(Problem::TimedOut)
     } else {
-        Failure::passing(Problem::Broken(cause))
+        Failure::passing(Problem::Broken(reason))
     }
 }
 
@@ -161,11 +158,6 @@ fn is_tls(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
     error.kind() == io::ErrorKind::InvalidData || inner.is_some_and(is_tls)
 }
-
-/// A redirect that the policy does not follow; what it does, without the signatures that its URL may hold.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct RefusedRedirect(pub(super) String);
 
 /// The first error of type `E` among the causes.
 fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {

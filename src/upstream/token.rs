@@ -61,7 +61,8 @@ struct Answer {
     expires_in: Option<f64>,
 }
 
-/// Asks the server at `realm` for a token to read `repository`.
+/// Asks the server at `realm` for a token to read `repository`. A redirect is not followed, because the request may
+/// carry the password.
 pub(super) async fn request(
     client: &reqwest::Client,
     realm: &Url,
@@ -95,7 +96,7 @@ pub(super) async fn request(
             }
         }
     };
-    let response = request.timeout(TIMEOUT).send().await.map_err(|error| classify(&error))?;
+    let response = request.timeout(TIMEOUT).send().await.map_err(|error| classify(&error, realm))?;
     let status = response.status();
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         let detail = body::detail(response).await.text;
@@ -105,9 +106,9 @@ pub(super) async fn request(
         return Err(body::failure(response).await.into());
     }
     let bytes = body::bounded(response, MAX_ANSWER).await?;
-    let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| not_a_token(realm))?;
+    let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| not_a_token())?;
     let secret = answer.token.filter(is_given).or(answer.access_token.filter(is_given));
-    Ok(Token { secret: secret.ok_or_else(|| not_a_token(realm))?, lifetime: lifetime(answer.expires_in) })
+    Ok(Token { secret: secret.ok_or_else(not_a_token)?, lifetime: lifetime(answer.expires_in) })
 }
 
 fn is_given(secret: &Secret) -> bool {
@@ -121,8 +122,8 @@ fn lifetime(seconds: Option<f64>) -> Duration {
         .map_or(DEFAULT_LIFETIME, |given| given.min(LONGEST_LIFETIME))
 }
 
-fn not_a_token(realm: &Url) -> Failure {
-    Failure::final_(Problem::Answer(format!("{} sent no token", authority(realm))))
+fn not_a_token() -> Failure {
+    Failure::final_(Problem::Answer("there is no token in it".into()))
 }
 
 #[cfg(test)]

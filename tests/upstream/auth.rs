@@ -153,7 +153,10 @@ async fn token_servers_fail_too() {
     let huge = format!(r#"{{"token":"{}"}}"#, "x".repeat(100_000));
     for (answer, expected) in [
         (Reply::ok(huge), "larger than 65536 bytes"),
-        (Reply::ok(r#"{"tokens":[]}"#), "sent no token"),
+        (
+            Reply::ok(r#"{"tokens":[]}"#),
+            "gives no token: the registry's answer makes no sense: there is no token",
+        ),
         (Reply::ok(r#"{"token":"a\nb"}"#), "characters that no token may have"),
         (Reply::status(307).with("location", "https://elsewhere.invalid/token"), "answered 307"),
     ] {
@@ -274,4 +277,24 @@ async fn token_servers_without_tls_are_not_asked() {
     let error = read(options, &server).await.unwrap_err();
     assert!(matches!(error.problem(), Some(Problem::Realm(_))), "{error}");
     assert!(eavesdropper.asked().is_empty());
+}
+
+#[tokio::test]
+async fn the_server_that_is_down_is_the_one_that_is_named() {
+    let down = Server::start(|_| index()).await;
+    let address = down.address();
+    drop(down);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // Registries behind a firewall that lets them through, but not their token server or their storage.
+    let realm = format!(r#"Bearer realm="http://{address}/token""#);
+    let server = Server::start(move |_| Reply::status(401).with("www-authenticate", realm.clone())).await;
+    let error = read(plain(&server), &server).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(&format!("the token server {address} gives no token: no connection")), "{text}");
+    assert!(error.hint().unwrap().contains("HTTPS_PROXY"));
+
+    let location = format!("http://{address}/storage");
+    let server = Server::start(move |_| Reply::status(307).with("location", location.clone())).await;
+    let error = read(plain(&server), &server).await.unwrap_err();
+    assert!(error.to_string().contains(&format!("no connection to {address}: ")), "{error}");
 }

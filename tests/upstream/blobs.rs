@@ -177,3 +177,20 @@ async fn small_blobs_are_verified() {
     assert!(matches!(error.problem(), Some(Problem::TooLarge { .. })), "{error}");
     assert_eq!(server.asked().len(), 2);
 }
+
+#[tokio::test]
+async fn ranges_go_along_to_where_the_blobs_are() {
+    let bytes = content(LENGTH);
+    let stored = bytes.clone();
+    let storage = Server::start(move |asked| match asked.earlier {
+        0 => Reply::range(&stored, asked).cut_after(200_000),
+        _ => Reply::range(&stored, asked),
+    })
+    .await;
+    let location = format!("http://{}/storage", storage.address());
+    let server = Server::start(move |_| Reply::status(307).with("location", location.clone())).await;
+    assert_eq!(read(&server, &layer(&bytes)).await.unwrap(), bytes);
+    // Each try asks the registry again, because what it signs for the storage holds for a short time only.
+    assert_eq!(server.asked().len(), 2);
+    assert_eq!(storage.asked()[1].header("range"), "bytes=200000-");
+}

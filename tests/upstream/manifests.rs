@@ -170,13 +170,16 @@ async fn says_why_there_is_no_connection() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let reference = format!("{address}/app:1").parse().unwrap();
     let error = Upstream::new(options).unwrap().manifest(&reference).await.unwrap_err();
-    assert!(matches!(error.problem(), Some(Problem::Unreachable(_))), "{error}");
+    assert!(matches!(error.problem(), Some(Problem::Unreachable { .. })), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");
     assert!(error.hint().unwrap().contains("--upstream"));
 
     let unknown = "registry.invalid/app:1".parse().unwrap();
     let error = Upstream::new(quick()).unwrap().manifest(&unknown).await.unwrap_err();
-    assert!(error.to_string().contains("registry.invalid: no connection: the name is not known"), "{error}");
+    assert!(
+        error.to_string().contains("no connection to registry.invalid: the name is not known"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

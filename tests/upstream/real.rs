@@ -127,5 +127,5 @@ async fn debians_registry_with_a_password() {
     let options = options(&registry, Some(AUTH));
     drop(registry);
     let error = Upstream::new(options).unwrap().manifest(&image).await.unwrap_err();
-    assert!(error.to_string().contains(&format!("{address}: no connection")), "{error}");
+    assert!(error.to_string().contains(&format!("no connection to {address}")), "{error}");
 }

@@ -22,7 +22,7 @@ async fn certificates_are_trusted_only_when_told() {
     let identity = TlsIdentity::new();
     let server = Server::start_tls(&identity, |_| index()).await;
     let error = Upstream::new(quick()).unwrap().manifest(&image(&server)).await.unwrap_err();
-    assert!(matches!(error.problem(), Some(Problem::Tls(_))), "{error}");
+    assert!(matches!(error.problem(), Some(Problem::Tls { .. })), "{error}");
     assert!(error.hint().unwrap().contains("--ca-file"));
 
     let options = Options { ca_files: vec![identity.ca_file()], ..quick() };
@@ -34,7 +34,7 @@ async fn certificates_are_trusted_only_when_told() {
 async fn loopback_is_no_exception() {
     let server = Server::start(|_| index()).await;
     let error = Upstream::new(quick()).unwrap().manifest(&image(&server)).await.unwrap_err();
-    assert!(matches!(error.problem(), Some(Problem::Tls(_))), "{error}");
+    assert!(matches!(error.problem(), Some(Problem::Tls { .. })), "{error}");
     assert!(error.hint().unwrap().contains("--plain-http"));
     assert!(server.asked().is_empty());
     Upstream::new(plain(&server)).unwrap().manifest(&image(&server)).await.unwrap();
