@@ -56,6 +56,20 @@ pub enum ImportError {
         /// The digest of the bundle that the store has.
         present: Digest,
     },
+    /// The bundle leaves out what this store does not have.
+    #[error(
+        "the bundle leaves out {count} blobs ({bytes} bytes) that this store does not have; it needs them for {}; \
+         bring a bundle that was built without --since, or with this site's own inventory",
+        images.join(", ")
+    )]
+    NotHere {
+        /// How many blobs are not here.
+        count: usize,
+        /// Their size together in bytes.
+        bytes: u64,
+        /// The images that need them.
+        images: Vec<String>,
+    },
     /// A manifest in the bundle cannot be served.
     #[error("{digest} in the bundle is no manifest that can be served: {source}")]
     Manifest {
@@ -72,7 +86,7 @@ impl ImportError {
         match self {
             Self::Bundle(error) => error.is_verification(),
             Self::Rollback { .. } | Self::Replaced { .. } | Self::Manifest { .. } => true,
-            Self::Store(_) => false,
+            Self::Store(_) | Self::NotHere { .. } => false,
         }
     }
 }
@@ -128,6 +142,7 @@ pub fn import(
 ) -> Result<ImportRecord, ImportError> {
     let writer = store.writer("dray import", std::time::Duration::ZERO)?;
     let rollback = check_sequence(bundle, store, options.allow_rollback)?;
+    check_required(bundle, store)?;
     let copied = copy_blobs(bundle, &writer, options)?;
     let mut batch = writer.batch();
     for image in &bundle.lock().images {
@@ -182,6 +197,25 @@ fn check_sequence(bundle: &Bundle, store: &Store, allow_rollback: bool) -> Resul
         });
     }
     Ok(false)
+}
+
+/// Makes sure that the store has what the bundle leaves out, before anything is changed.
+fn check_required(bundle: &Bundle, store: &Store) -> Result<(), ImportError> {
+    let lock = bundle.lock();
+    let mut absent = BTreeSet::new();
+    let mut bytes = 0;
+    for blob in &lock.requires {
+        if !store.has_blob(&blob.digest)? {
+            absent.insert(&blob.digest);
+            bytes += blob.size;
+        }
+    }
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let needs = |image: &&LockedImage| image.contents().any(|digest| absent.contains(digest));
+    let images = lock.images.iter().filter(needs).map(|image| image.reference.to_string()).collect();
+    Err(ImportError::NotHere { count: absent.len(), bytes, images })
 }
 
 #[derive(Default)]
@@ -291,7 +325,10 @@ fn publish_manifest(
         .map_err(|source| ImportError::Manifest { digest: digest.clone(), source })?;
     batch.put_manifest(name, digest, media_type, &bytes)?;
     if let Document::Image(image) = document {
-        for blob in image.blobs().filter(|blob| bundle.place(&blob.digest).is_some()) {
+        let lock = bundle.lock();
+        let required =
+            |digest: &Digest| lock.requires.binary_search_by(|blob| blob.digest.cmp(digest)).is_ok();
+        for blob in image.blobs().filter(|b| bundle.place(&b.digest).is_some() || required(&b.digest)) {
             batch.link_blob(name, &blob.digest)?;
         }
     }

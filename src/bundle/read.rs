@@ -12,8 +12,8 @@ use serde::Deserialize;
 use super::plan::{Entry, LOCK_TYPE, Plan, ROLE, ROLE_BUNDLE, ROLE_SIGNATURES, Tail, blob_path};
 use super::tar;
 use crate::file;
-use crate::oci::{Descriptor, Digest, Document, Hasher, MAX_MANIFEST_BYTES, Reference};
-use crate::resolve::{Lock, LockError, LockedBlob, MAX_LOCK_BYTES};
+use crate::oci::{Descriptor, Digest, Hasher, Reference};
+use crate::resolve::{Lock, LockError, LockedBlob, LockedImage, MAX_LOCK_BYTES};
 use crate::trust::{self, KeyId, Policy, SignatureManifest, TrustError};
 
 /// The largest `index.json` or bundle index that is read.
@@ -285,27 +285,11 @@ impl Bundle {
         Damage { digest: blob.digest.clone(), offset: entry.offset, images: self.images_with(&blob.digest) }
     }
 
-    /// The images that need the blob `digest`, found through their manifests.
+    /// The images that need the blob `digest`.
     fn images_with(&self, digest: &Digest) -> Vec<Reference> {
-        let holds = |manifest: &Digest| {
-            let place = self.place(manifest)?;
-            let size = usize::try_from(place.size).ok().filter(|size| *size <= MAX_MANIFEST_BYTES)?;
-            let mut bytes = vec![0; size];
-            file::read_exact_at(&self.file, &mut bytes, place.offset).ok()?;
-            match Document::parse(None, bytes.into()).ok()? {
-                Document::Image(image) => Some(image.blobs().any(|blob| blob.digest == *digest)),
-                Document::Index(_) => Some(false),
-            }
-        };
-        let mut images = Vec::new();
-        for image in &self.lock.images {
-            let manifests: Vec<&Digest> =
-                std::iter::once(&image.root.digest).chain(image.children.iter().map(|c| &c.digest)).collect();
-            if manifests.contains(&digest) || manifests.iter().any(|m| holds(m) == Some(true)) {
-                images.push(image.reference.clone());
-            }
-        }
-        images
+        let needs =
+            |image: &&LockedImage| image.manifests().chain(image.contents()).any(|found| found == digest);
+        self.lock.images.iter().filter(needs).map(|image| image.reference.clone()).collect()
     }
 
     fn blob_is_good(

@@ -80,6 +80,7 @@ impl From<ImportError> for CliError {
         match error {
             ImportError::Bundle(error) => error.into(),
             ImportError::Store(error) => error.into(),
+            other @ ImportError::NotHere { .. } => Self::new(Kind::Incomplete, other),
             other if other.is_verification() => Self::new(Kind::Verification, other),
             other => Self::failed(other),
         }

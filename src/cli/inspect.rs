@@ -50,7 +50,7 @@ impl Inspect {
             "blobs": lock.blobs.len(),
             "bytes": bundle.len(),
             "volumes": 1,
-            "requires": [],
+            "requires": lock.requires,
             "proof": lock.proof,
             "allowedMissing": lock.allowed_missing,
         });

@@ -5,6 +5,7 @@
 
 mod build;
 mod demo;
+mod diff;
 mod error;
 mod explain;
 mod global;
@@ -15,6 +16,7 @@ mod inspect;
 mod keygen;
 mod lock;
 mod output;
+mod plan;
 mod releases;
 mod runtime;
 mod serve;
@@ -52,8 +54,10 @@ enum Command {
     Images(images::Images),
     Explain(explain::Explain),
     Lock(lock::LockCommand),
+    Plan(plan::Plan),
     Build(build::Build),
     Inspect(inspect::Inspect),
+    Diff(diff::Diff),
     Verify(verify::Verify),
     Import(import::Import),
     Serve(serve::Serve),
@@ -70,8 +74,10 @@ impl Command {
             Self::Images(command) => command.run(context),
             Self::Explain(command) => command.run(context),
             Self::Lock(command) => command.run(context),
+            Self::Plan(command) => command.run(context),
             Self::Build(command) => command.run(context),
             Self::Inspect(command) => command.run(context),
+            Self::Diff(command) => command.run(context),
             Self::Verify(command) => command.run(context),
             Self::Import(command) => command.run(context),
             Self::Serve(command) => command.run(context),

@@ -70,6 +70,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
     ) -> Self {
         let sources = wanted.demands.iter().map(|demand| &demand.source).chain(&wanted.whole);
         let needed_by: BTreeSet<String> = sources.map(ToString::to_string).collect();
+        let nodes: BTreeSet<NodeKind> = wanted.demands.iter().map(|demand| demand.node.clone()).collect();
         let root = Root {
             media_type: document.media_type().to_owned(),
             digest: digest.clone(),
@@ -85,7 +86,9 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
                     reference: reference.clone(),
                     root: root.clone(),
                     platform: None,
+                    nodes: nodes.into_iter().collect(),
                     children: Vec::new(),
+                    blobs: Vec::new(),
                     needed_by: needed_by.into_iter().collect(),
                 },
                 blobs: Vec::new(),
@@ -148,16 +151,17 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
     async fn keep(&mut self, entry: &Entry, nodes: BTreeSet<NodeKind>) -> Result<(), UpstreamError> {
         let nodes: Vec<NodeKind> = nodes.into_iter().collect();
         for index in &entry.through {
-            self.child(index, &nodes);
+            self.child(index, &nodes, Vec::new());
         }
-        self.child(&entry.descriptor, &nodes);
-        if let Document::Image(image) = self.reader.document(self.name, &entry.descriptor.digest).await? {
-            self.image_blobs(&image);
-        }
+        let blobs = match self.reader.document(self.name, &entry.descriptor.digest).await? {
+            Document::Image(image) => self.image_blobs(&image),
+            Document::Index(_) => Vec::new(),
+        };
+        self.child(&entry.descriptor, &nodes, blobs);
         Ok(())
     }
 
-    fn child(&mut self, descriptor: &Descriptor, nodes: &[NodeKind]) {
+    fn child(&mut self, descriptor: &Descriptor, nodes: &[NodeKind], blobs: Vec<Digest>) {
         self.blob(descriptor, true);
         let children = &mut self.resolved.image.children;
         // An index may list the same manifest twice, and nested indexes are on the way to several.
@@ -173,12 +177,13 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             media_type: descriptor.media_type.clone(),
             platform: descriptor.platform.clone(),
             nodes: nodes.to_vec(),
+            blobs,
         });
     }
 
     /// Takes a single manifest; runtimes take it too without looking, so its configuration is looked at here.
     async fn single(&mut self, image: &Image, wanted: &Wanted) -> Result<(), UpstreamError> {
-        self.image_blobs(image);
+        self.resolved.image.blobs = self.image_blobs(image);
         let platform = self.reader.platform_of(self.name, image).await?;
         if let Some(platform) = &platform {
             for demand in wanted.demands.iter().filter(|demand| !runs_on(&demand.node, platform)) {
@@ -190,13 +195,19 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
         Ok(())
     }
 
-    fn image_blobs(&mut self, image: &Image) {
+    /// Notes the configuration and the layers of `image`, and gives their digests, each once.
+    fn image_blobs(&mut self, image: &Image) -> Vec<Digest> {
+        let mut digests: Vec<Digest> = Vec::new();
         for descriptor in image.blobs() {
             self.blob(descriptor, false);
             if !descriptor.urls.is_empty() {
                 self.resolved.foreign.push(descriptor.digest.clone());
             }
+            if !digests.contains(&descriptor.digest) {
+                digests.push(descriptor.digest.clone());
+            }
         }
+        digests
     }
 
     fn blob(&mut self, descriptor: &Descriptor, manifest: bool) {

@@ -1,7 +1,7 @@
 //! The lock: a definition resolved to digests. Everything that a bundle holds is stated here, with its size, before
 //! the first layer is fetched.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,8 +49,11 @@ pub struct Lock {
     pub releases: Vec<LockedRelease>,
     /// The images, sorted by reference.
     pub images: Vec<LockedImage>,
-    /// Every manifest, configuration and layer, sorted by digest.
+    /// Every manifest, configuration and layer that the bundle holds, sorted by digest.
     pub blobs: Vec<LockedBlob>,
+    /// What the bundle leaves out because the site has it, sorted by digest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<RequiredBlob>,
     /// Plain files that travel along.
     #[serde(default)]
     pub files: Vec<LockedFile>,
@@ -84,12 +87,38 @@ pub struct LockedImage {
     /// What the image runs on, where the root is no index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
+    /// The node kinds that need the image; none for what is carried for no node in particular.
+    #[serde(default)]
+    pub nodes: Vec<NodeKind>,
     /// The manifests of the root that are kept, in the order of the index; empty where the root is no index.
     #[serde(default)]
     pub children: Vec<Child>,
+    /// The configuration and the layers, where the root is no index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<Digest>,
     /// Who asked for the image: releases with the component, or `images` of the definition.
     #[serde(default)]
     pub needed_by: Vec<String>,
+}
+
+impl LockedImage {
+    /// The configurations and layers of everything that is kept of the image.
+    pub fn contents(&self) -> impl Iterator<Item = &Digest> {
+        self.blobs.iter().chain(self.children.iter().flat_map(|child| &child.blobs))
+    }
+
+    /// The manifests that are kept: the root, and the children in their order.
+    pub fn manifests(&self) -> impl Iterator<Item = &Digest> {
+        std::iter::once(&self.root.digest).chain(self.children.iter().map(|child| &child.digest))
+    }
+
+    /// Everything that a node of this kind may download of the image.
+    pub fn needed_on<'a>(&'a self, node: &'a NodeKind) -> impl Iterator<Item = &'a Digest> {
+        let needed = self.nodes.contains(node);
+        let root = std::iter::once(&self.root.digest).chain(&self.blobs).filter(move |_| needed);
+        let children = self.children.iter().filter(|child| child.nodes.contains(node));
+        root.chain(children.flat_map(|child| std::iter::once(&child.digest).chain(&child.blobs)))
+    }
 }
 
 /// The descriptor that a reference resolves to.
@@ -119,6 +148,18 @@ pub struct Child {
     pub platform: Option<Platform>,
     /// The node kinds that fetch it.
     pub nodes: Vec<NodeKind>,
+    /// Its configuration and its layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<Digest>,
+}
+
+/// Content that a bundle leaves out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequiredBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
 }
 
 /// Content that the bundle holds.
@@ -249,6 +290,19 @@ impl Lock {
         self.blobs.iter().map(|blob| blob.size).sum()
     }
 
+    /// Leaves out the configurations and layers that the site has, as `has` says. Manifests are small and stay, so
+    /// that what a bundle means can be read from itself.
+    #[must_use]
+    pub fn without(mut self, has: impl Fn(&Digest) -> bool) -> Self {
+        let leave_out = |blob: &LockedBlob| !blob.manifest && has(&blob.digest);
+        let (left, kept): (Vec<LockedBlob>, Vec<LockedBlob>) = self.blobs.into_iter().partition(leave_out);
+        self.blobs = kept;
+        self.requires
+            .extend(left.into_iter().map(|blob| RequiredBlob { digest: blob.digest, size: blob.size }));
+        self.requires.sort_by(|a, b| a.digest.cmp(&b.digest));
+        self
+    }
+
     fn check(&self) -> Result<(), LockError> {
         let inconsistent = |what: String| Err(LockError::Inconsistent(what));
         if let Some(pair) = self.blobs.windows(2).find(|pair| pair[0].digest >= pair[1].digest) {
@@ -260,9 +314,17 @@ impl Lock {
         if self.blobs.iter().try_fold(0u64, |sum, blob| sum.checked_add(blob.size)).is_none() {
             return inconsistent("the sizes of the blobs overflow".into());
         }
-        let sizes: BTreeSet<(&Digest, u64)> =
+        if let Some(pair) = self.requires.windows(2).find(|pair| pair[0].digest >= pair[1].digest) {
+            return inconsistent(format!("what is required is not sorted at {}", pair[1].digest));
+        }
+        let carried: BTreeMap<&Digest, u64> =
             self.blobs.iter().map(|blob| (&blob.digest, blob.size)).collect();
-        let listed = |digest, size| sizes.contains(&(digest, size));
+        let required: BTreeMap<&Digest, u64> =
+            self.requires.iter().map(|blob| (&blob.digest, blob.size)).collect();
+        if let Some(digest) = required.keys().find(|digest| carried.contains_key(*digest)) {
+            return inconsistent(format!("{digest} is both carried and required"));
+        }
+        let listed = |digest: &Digest, size: u64| carried.get(digest) == Some(&size);
         for image in &self.images {
             let root = std::iter::once((&image.root.digest, image.root.size));
             let children = image.children.iter().map(|child| (&child.digest, child.size));
@@ -272,8 +334,15 @@ impl Lock {
                     image.reference
                 ));
             }
+            let known = |digest: &&Digest| carried.contains_key(digest) || required.contains_key(digest);
+            if let Some(digest) = image.contents().find(|digest| !known(digest)) {
+                return inconsistent(format!("{} needs {digest}, which is nowhere", image.reference));
+            }
         }
-        if let Some(file) = self.files.iter().find(|file| !listed(&file.digest, file.size)) {
+        let known = |file: &LockedFile| {
+            listed(&file.digest, file.size) || required.get(&file.digest) == Some(&file.size)
+        };
+        if let Some(file) = self.files.iter().find(|file| !known(file)) {
             return inconsistent(format!("{} is not among the blobs", file.url));
         }
         Ok(())
@@ -314,10 +383,13 @@ pub(crate) mod tests {
                     size: manifest.len() as u64,
                 },
                 platform: None,
+                nodes: vec!["linux/amd64".parse().unwrap()],
                 children: Vec::new(),
+                blobs: vec![Digest::sha256(layer)],
                 needed_by: vec!["images".into()],
             }],
             blobs,
+            requires: Vec::new(),
             files: Vec::new(),
             proof: Vec::new(),
             allowed_missing: Vec::new(),
@@ -348,6 +420,18 @@ pub(crate) mod tests {
             LockError::Inconsistent(_)
         ));
         assert!(matches!(refused(&|lock| lock.schema_version = 2), LockError::Version(2)));
+    }
+
+    #[test]
+    fn leaves_out_layers_but_no_manifests() {
+        let lock = sample(b"manifest", b"layer").without(|_| true);
+        assert_eq!(lock.blobs.len(), 1);
+        assert!(lock.blobs[0].manifest);
+        assert_eq!(lock.requires, [RequiredBlob { digest: Digest::sha256(b"layer"), size: 5 }]);
+        assert_eq!(Lock::from_json(&lock.to_json()).unwrap(), lock);
+        let mut lost = lock;
+        lost.requires.clear();
+        assert!(matches!(Lock::from_json(&lost.to_json()), Err(LockError::Inconsistent(_))));
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub use definition::{
 };
 pub use lock::{
     BundleName, Child, LOCK_VERSION, Lock, LockError, LockedBlob, LockedFile, LockedImage, LockedRelease,
-    MAX_LOCK_BYTES, ProofRow, Root,
+    MAX_LOCK_BYTES, ProofRow, RequiredBlob, Root,
 };
 pub use resolver::{Gap, Resolution, ResolveError, ResolveOptions, resolve};
 

@@ -155,6 +155,7 @@ pub async fn resolve<M: Manifests>(
             .collect(),
         images: found.images.into_values().collect(),
         blobs: found.blobs.into_values().collect(),
+        requires: Vec::new(),
         files: options.files,
         proof: proof(definition, &demands.images, &allowed),
         allowed_missing: allowed

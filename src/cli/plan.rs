@@ -1,0 +1,158 @@
+//! `dray plan`
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use dray::oci::Digest;
+use dray::resolve::{Lock, LockedImage};
+use serde::Serialize;
+
+use super::error::CliError;
+use super::inputs::{Allowances, Source};
+use super::output::{human_bytes, table};
+use super::runtime::Context;
+
+/// Say how large a bundle will be, before anything is downloaded
+///
+/// Bytes by release, node kind and image. Blobs that several of them share count in each, so the parts add up to more
+/// than the whole.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  dray plan -f plant.yaml\n  dray plan --lock plant.lock --format json")]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    allowances: Allowances,
+}
+
+#[derive(Serialize)]
+struct Size {
+    name: String,
+    images: usize,
+    bytes: u64,
+    /// What nothing else in the same list needs.
+    own: u64,
+}
+
+#[derive(Serialize)]
+struct Sizes {
+    name: String,
+    bytes: u64,
+    blobs: usize,
+    required: u64,
+    releases: Vec<Size>,
+    nodes: Vec<Size>,
+    images: Vec<Size>,
+}
+
+impl Plan {
+    pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let lock = self.source.lock(context, &self.allowances)?;
+        let sizes = sizes(&lock);
+        context.output.result(&sizes, || {
+            let mut text = format!("{}: {} in {} blobs\n", sizes.name, human_bytes(sizes.bytes), sizes.blobs);
+            if sizes.required > 0 {
+                text += &[
+                    "left out, because the site has it: ",
+                    &human_bytes(sizes.required),
+                    "
+",
+                ]
+                .concat();
+            }
+            for (heading, list) in
+                [("release", &sizes.releases), ("node kind", &sizes.nodes), ("image", &sizes.images)]
+            {
+                text.push('\n');
+                text.push_str(&listing(heading, list));
+            }
+            text
+        })
+    }
+}
+
+fn sizes(lock: &Lock) -> Sizes {
+    let of: BTreeMap<&Digest, u64> = lock.blobs.iter().map(|blob| (&blob.digest, blob.size)).collect();
+    let everything =
+        |image: &'_ LockedImage| image.manifests().chain(image.contents()).cloned().collect::<Vec<_>>();
+    let releases = lock.releases.iter().map(|release| {
+        let suffix = format!(" of {}", release.release);
+        let belongs = |image: &&LockedImage| image.needed_by.iter().any(|by| by.ends_with(&suffix));
+        (release.release.clone(), lock.images.iter().filter(belongs).map(everything).collect())
+    });
+    let nodes = lock.nodes.iter().map(|node| {
+        let needed = lock.images.iter().map(|image| image.needed_on(node).cloned().collect::<Vec<_>>());
+        (node.to_string(), needed.filter(|digests| !digests.is_empty()).collect())
+    });
+    let images = lock.images.iter().map(|image| (image.reference.to_string(), vec![everything(image)]));
+    let mut images = measure(&images.collect::<Vec<_>>(), &of);
+    images.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
+    Sizes {
+        name: lock.name.to_string(),
+        bytes: lock.total_bytes(),
+        blobs: lock.blobs.len(),
+        required: lock.requires.iter().map(|blob| blob.size).sum(),
+        releases: measure(&releases.collect::<Vec<_>>(), &of),
+        nodes: measure(&nodes.collect::<Vec<_>>(), &of),
+        images,
+    }
+}
+
+/// The sizes of groups of images, each a list of digests.
+fn measure(groups: &[(String, Vec<Vec<Digest>>)], of: &BTreeMap<&Digest, u64>) -> Vec<Size> {
+    let mut owners: BTreeMap<&Digest, (usize, bool)> = BTreeMap::new();
+    for (nth, (_, images)) in groups.iter().enumerate() {
+        for digest in images.iter().flatten() {
+            let owner = owners.entry(digest).or_insert((nth, true));
+            owner.1 &= owner.0 == nth;
+        }
+    }
+    let size = |(nth, (name, images)): (usize, &(String, Vec<Vec<Digest>>))| {
+        let mut digests: Vec<&Digest> = images.iter().flatten().collect();
+        digests.sort();
+        digests.dedup();
+        let bytes = |digests: &mut dyn Iterator<Item = &&Digest>| digests.filter_map(|d| of.get(*d)).sum();
+        Size {
+            name: name.clone(),
+            images: images.len(),
+            bytes: bytes(&mut digests.iter()),
+            own: bytes(&mut digests.iter().filter(|digest| owners[**digest] == (nth, true))),
+        }
+    };
+    groups.iter().enumerate().map(size).collect()
+}
+
+fn listing(heading: &str, sizes: &[Size]) -> String {
+    if sizes.is_empty() {
+        return String::new();
+    }
+    let mut rows = vec![vec![heading.to_owned(), "images".into(), "bytes".into(), "of its own".into()]];
+    for size in sizes {
+        rows.push(vec![
+            size.name.clone(),
+            size.images.to_string(),
+            human_bytes(size.bytes),
+            human_bytes(size.own),
+        ]);
+    }
+    table(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_blobs_count_in_each_but_belong_to_none() {
+        let digest = |text: &str| Digest::sha256(text.as_bytes());
+        let (shared, own) = (digest("shared"), digest("own"));
+        let of = BTreeMap::from([(&shared, 100), (&own, 7)]);
+        let groups = vec![
+            ("a".to_owned(), vec![vec![shared.clone(), own.clone()], vec![shared.clone()]]),
+            ("b".to_owned(), vec![vec![shared.clone()]]),
+        ];
+        let sizes = measure(&groups, &of);
+        assert_eq!((sizes[0].images, sizes[0].bytes, sizes[0].own), (2, 107, 7));
+        assert_eq!((sizes[1].images, sizes[1].bytes, sizes[1].own), (1, 100, 0));
+    }
+}
