@@ -17,3 +17,7 @@ mod server;
 mod site;
 #[path = "registry/uploads.rs"]
 mod uploads;
+#[path = "registry/users.rs"]
+mod users;
+#[path = "registry/watching.rs"]
+mod watching;

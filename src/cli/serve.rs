@@ -1,13 +1,14 @@
 //! `dray serve`
 
 use std::collections::BTreeMap;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use dray::bundle::{Bundle, ServedBundles};
-use dray::registry::{Config, Naming, Server, Wants};
+use dray::registry::{AccessLog, Config, Naming, Server, Users, Wants};
 use dray::store::{Content, Store};
 use dray::trust::Policy;
 use serde::Serialize;
@@ -56,6 +57,27 @@ pub(crate) struct Serve {
     /// Let clients push and delete. The store is made if there is none
     #[arg(long, conflicts_with = "bundle")]
     allow_push: bool,
+
+    /// Users and bcrypt passwords, as `htpasswd -B` writes them; only they may push
+    #[arg(long, value_name = "FILE")]
+    htpasswd: Option<PathBuf>,
+
+    /// With --htpasswd: only users may pull
+    #[arg(long, requires = "htpasswd")]
+    private: bool,
+
+    /// Write a line for every request to stderr
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    access_log: Option<LogFormat>,
+}
+
+/// How lines of the access log look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 #[derive(Serialize)]
@@ -65,10 +87,11 @@ struct Serving {
 
 impl Serve {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
-        if self.allow_push && !self.listen.ip().is_loopback() {
+        if self.allow_push && self.htpasswd.is_none() && !self.listen.ip().is_loopback() {
             let error = "everybody who can reach this address could push and delete";
-            return Err(CliError::usage(error).hint("listen on 127.0.0.1"));
+            return Err(CliError::usage(error).hint("name the users with --htpasswd, or listen on 127.0.0.1"));
         }
+        let users = self.htpasswd.as_deref().map(Users::open).transpose().map_err(CliError::failed)?;
         let open = if self.allow_push { Store::create } else { Store::open };
         let store = self.store.as_deref().map(open).transpose().map_err(CliError::failed)?;
         let images: Arc<dyn Content> = match &store {
@@ -85,6 +108,9 @@ impl Serve {
                 .map_err(CliError::failed)?
                 .map(Arc::new),
             push: store.filter(|_| self.allow_push),
+            users: users.map(Arc::new),
+            private: self.private,
+            access_log: self.access_log.map(access_log),
             ..Config::default()
         };
         serve(async {
@@ -110,6 +136,17 @@ impl Serve {
         }
         Ok(Arc::new(ServedBundles::new(bundles).map_err(|error| CliError::new(Kind::Verification, error))?))
     }
+}
+
+/// Writes entries to stderr. A closed stderr is nobody's error.
+fn access_log(format: LogFormat) -> AccessLog {
+    AccessLog::new(move |access| {
+        let line = match format {
+            LogFormat::Text => access.to_string(),
+            LogFormat::Json => serde_json::to_string(access).unwrap_or_default(),
+        };
+        let _ = writeln!(io::stderr(), "{line}");
+    })
 }
 
 fn parse_host(text: &str) -> Result<(String, String), String> {

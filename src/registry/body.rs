@@ -10,13 +10,22 @@ use tokio::task::JoinHandle;
 
 use crate::store::Blob;
 
+use super::access::Ending;
+
 /// How much of a blob is read at once. Smaller pieces cost more calls, larger ones only memory: two of them are held for
 /// each transfer.
 const PIECE: usize = 256 * 1024;
 
 /// The body of a response.
 #[derive(Debug)]
-pub(super) enum Body {
+pub(super) struct Body {
+    kind: Kind,
+    /// Told how many bytes went out, and dropped when the response has ended.
+    ending: Option<Box<Ending>>,
+}
+
+#[derive(Debug)]
+enum Kind {
     /// Bytes in memory.
     Bytes(Bytes),
     /// A stretch of a blob.
@@ -25,24 +34,29 @@ pub(super) enum Body {
 
 impl Body {
     pub(super) fn empty() -> Self {
-        Self::Bytes(Bytes::new())
+        Self::from(Bytes::new())
     }
 
     /// The bytes of `blob` from `start` to before `end`.
     pub(super) fn blob(blob: Blob, start: u64, end: u64) -> Self {
-        Self::Blob(BlobReader { blob, position: start, end, reading: None })
+        Self { kind: Kind::Blob(BlobReader { blob, position: start, end, reading: None }), ending: None }
+    }
+
+    /// Has `ending` told how the response ends.
+    pub(super) fn end_with(&mut self, ending: Ending) {
+        self.ending = Some(Box::new(ending));
     }
 }
 
 impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Self {
-        Self::Bytes(bytes.into())
+        Self::from(Bytes::from(bytes))
     }
 }
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self::Bytes(bytes)
+        Self { kind: Kind::Bytes(bytes), ending: None }
     }
 }
 
@@ -106,24 +120,29 @@ impl hyper::body::Body for Body {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        match self.get_mut() {
-            Self::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Blob(reader) => reader.poll(context).map_ok(Frame::data),
+        let this = self.get_mut();
+        let frame = match &mut this.kind {
+            Kind::Bytes(bytes) if bytes.is_empty() => None,
+            Kind::Bytes(bytes) => Some(Ok(std::mem::take(bytes))),
+            Kind::Blob(reader) => ready!(reader.poll(context)),
+        };
+        if let (Some(Ok(bytes)), Some(ending)) = (&frame, &mut this.ending) {
+            ending.bytes += bytes.len() as u64;
         }
+        Poll::Ready(frame.map(|bytes| bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Bytes(bytes) => bytes.is_empty(),
-            Self::Blob(reader) => reader.left() == 0 && reader.reading.is_none(),
+        match &self.kind {
+            Kind::Bytes(bytes) => bytes.is_empty(),
+            Kind::Blob(reader) => reader.left() == 0 && reader.reading.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Blob(reader) => SizeHint::with_exact(reader.left()),
+        match &self.kind {
+            Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Blob(reader) => SizeHint::with_exact(reader.left()),
         }
     }
 }

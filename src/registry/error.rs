@@ -23,6 +23,7 @@ pub(super) enum Code {
     SizeInvalid,
     #[serde(rename = "TOOMANYREQUESTS")]
     TooManyRequests,
+    Unauthorized,
     Unsupported,
     /// Not in the specification's list, but what other registries say when they are at fault.
     Unknown,

@@ -10,7 +10,8 @@ use crate::oci::{Descriptor, Digest, MAX_MANIFEST_BYTES, RepositoryName, Tag, me
 use super::body::Body;
 use super::error::{ApiError, Code};
 use super::lookup::Lookup;
-use super::route::{Request, header_value};
+use super::request::Request;
+use super::route::header_value;
 
 /// The longest page, also for clients that ask for no page or for a longer one.
 const MAX_PAGE: usize = 10_000;

@@ -18,23 +18,31 @@
 //! A request goes from `server.rs` (connections and their limits) to `route.rs` (which endpoint), to the endpoint's own
 //! file, and there through `lookup.rs` (which repository is meant) to the content.
 
+mod about;
+mod access;
 mod body;
 mod error;
 mod listing;
 mod lookup;
+mod metrics;
 mod naming;
 mod path;
 mod pull;
 mod range;
 mod receive;
+mod request;
 mod route;
 mod server;
+mod stream;
 mod upload;
+mod users;
 mod wants;
 mod write;
 
+pub use access::{Access, AccessLog};
 pub use naming::{Asked, Candidates, Naming};
 pub use path::{Endpoint, ManifestReference, PathError, Query};
 pub use range::{Wanted, parse as parse_range};
 pub use server::{Config, Limits, Server};
+pub use users::{Users, UsersError};
 pub use wants::{MAX_WANTS, Want, Wants, WantsError, read_wants};

@@ -9,7 +9,8 @@ use super::error::{ApiError, Code};
 use super::lookup::Lookup;
 use super::path::ManifestReference;
 use super::range::{self, Wanted};
-use super::route::{Request, header_value};
+use super::request::Request;
+use super::route::header_value;
 
 /// What a digest names never changes.
 const FOREVER: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");

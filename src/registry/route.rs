@@ -2,23 +2,32 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use jiff::Timestamp;
 
 use crate::oci::{MAX_MANIFEST_BYTES, Reference, RepositoryName};
 use crate::store::{Content, Store};
 
+use super::about::{Counted, text};
+use super::access::{AccessLog, Ending, Told};
 use super::body::Body;
 use super::error::{ApiError, Code};
 use super::lookup::Lookup;
-use super::naming::{Asked, Naming};
-use super::path::{Endpoint, ManifestReference, Query};
+use super::metrics::{Metrics, Route};
+use super::naming::{Candidates, Naming};
+use super::path::{Endpoint, ManifestReference, PathError};
 use super::receive::{self, Incoming};
+use super::request::Request;
 use super::upload::Uploads;
+use super::users::{Client, Users};
 use super::wants::Wants;
 use super::{listing, pull, write};
 
 const READS: &str = "GET, HEAD";
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"dray\", charset=\"UTF-8\"");
 
 /// What every request is answered from.
 #[derive(Clone)]
@@ -29,59 +38,83 @@ pub(super) struct Service {
     pub(super) push: Option<Store>,
     pub(super) uploads: Option<Arc<Uploads>>,
     pub(super) wants: Option<Arc<Wants>>,
-}
-
-/// A request without its body.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) method: Method,
-    /// The path as it was sent.
-    pub(super) path: String,
-    pub(super) query: Query,
-    pub(super) headers: HeaderMap,
-    host: Option<String>,
-    peer: IpAddr,
-}
-
-impl Request {
-    pub(super) fn new(parts: http::request::Parts, peer: IpAddr) -> Self {
-        let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let host = host.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str));
-        Self {
-            host: host.map(str::to_ascii_lowercase),
-            path: parts.uri.path().to_owned(),
-            query: Query::parse(parts.uri.query()),
-            method: parts.method,
-            headers: parts.headers,
-            peer,
-        }
-    }
-
-    fn asked<'a>(&'a self, name: &'a RepositoryName) -> Asked<'a> {
-        Asked { name, ns: self.query.ns.as_deref(), host: self.host.as_deref() }
-    }
-
-    fn is_read(&self) -> bool {
-        matches!(self.method, Method::GET | Method::HEAD)
-    }
+    pub(super) users: Option<Arc<Users>>,
+    /// Whether users must say who they are to pull as well.
+    pub(super) private: bool,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) counted: Arc<Counted>,
+    pub(super) log: Option<AccessLog>,
 }
 
 impl Service {
-    /// Answers a request.
-    pub(super) async fn answer(&self, request: Request, body: Incoming) -> Response<Body> {
+    /// Answers a request, and has it counted and logged.
+    pub(super) async fn answer(
+        &self,
+        parts: http::request::Parts,
+        peer: IpAddr,
+        body: Incoming,
+    ) -> Response<Body> {
+        let began = Instant::now();
+        let request = Request::new(parts, peer);
         let method = request.method.clone();
-        match request.path.as_str() {
-            "/healthz" => return probe(&method, true, "ok"),
-            "/readyz" => return self.ready(&method),
-            "/api/v1/wants" | "/api/v1/wants.txt" if request.is_read() => {
-                let service = self.clone();
-                let answer = blocking(move || Ok(service.wants(&request))).await;
-                return answer.unwrap_or_else(|error| error.into_response(&method));
-            }
-            _ => {}
+        let endpoint = Endpoint::parse(&request.path);
+        let route = endpoint.as_ref().map_or(Route::Other, Route::of);
+        let client = match &self.users {
+            Some(users) => users.identify(request.headers.get(header::AUTHORIZATION)).await,
+            None => Client::Anonymous,
+        };
+        let told = self.log.is_some().then(|| told(&request, &client));
+        let result = match self.admit(&request, &endpoint, &client) {
+            Ok(()) => self.route(request, endpoint, body).await,
+            Err(error) => Err(error),
+        };
+        let mut response = result.unwrap_or_else(|error| error.into_response(&method));
+        let (metrics, log, status) = (self.metrics.clone(), self.log.clone(), response.status().as_u16());
+        response.body_mut().end_with(Ending { metrics, log, route, began, status, bytes: 0, told });
+        response
+    }
+
+    /// Whether `client` may do what it asks for.
+    fn admit(
+        &self,
+        request: &Request,
+        endpoint: &Result<Endpoint, PathError>,
+        client: &Client,
+    ) -> Result<(), ApiError> {
+        if self.users.is_none() || matches!(request.path.as_str(), "/healthz" | "/readyz") {
+            return Ok(());
         }
-        let ns = request.query.ns.clone();
-        let result = match Endpoint::parse(&request.path) {
+        let must_log_in = match endpoint {
+            // Clients learn here, and some only here, that there is something to log in to.
+            Ok(Endpoint::Version) => self.private || self.push.is_some(),
+            _ => self.private || !request.is_read(),
+        };
+        let message = match client {
+            Client::User(_) => return Ok(()),
+            Client::Anonymous if !must_log_in => return Ok(()),
+            Client::Anonymous => "log in first",
+            Client::Impostor => {
+                tracing::warn!("a wrong user or password from {}", request.peer);
+                "the user or the password is wrong"
+            }
+        };
+        let error = ApiError::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message);
+        Err(error.with_header(header::WWW_AUTHENTICATE, CHALLENGE))
+    }
+
+    async fn route(
+        &self,
+        request: Request,
+        endpoint: Result<Endpoint, PathError>,
+        body: Incoming,
+    ) -> Result<Response<Body>, ApiError> {
+        if request.is_read()
+            && let Some(answer) = self.about(&request).await
+        {
+            return answer;
+        }
+        let (method, ns) = (request.method.clone(), request.query.ns.clone());
+        let result = match endpoint {
             Ok(endpoint) => self.dispatch(request, endpoint, body).await,
             Err(error) => Err(error.into()),
         };
@@ -91,7 +124,7 @@ impl Service {
         if let Some(ns) = ns.and_then(|ns| HeaderValue::from_str(&ns).ok()) {
             headers.insert("oci-namespace", ns);
         }
-        response
+        Ok(response)
     }
 
     async fn dispatch(
@@ -146,21 +179,19 @@ impl Service {
     }
 
     fn read(&self, request: &Request, endpoint: &Endpoint) -> Result<Response<Body>, ApiError> {
-        let look = |name| self.naming.candidates(request.asked(name));
         let candidates = match endpoint {
             Endpoint::Tags(name)
             | Endpoint::Manifest(name, _)
             | Endpoint::Blob(name, _)
             | Endpoint::Referrers(name, _)
             | Endpoint::Uploads(name)
-            | Endpoint::Upload(name, _) => look(name),
-            Endpoint::Version | Endpoint::Catalog => {
-                super::Candidates { names: Vec::new(), paths: Vec::new() }
-            }
+            | Endpoint::Upload(name, _) => self.naming.candidates(request.asked(name)),
+            Endpoint::Version | Endpoint::Catalog => Candidates { names: Vec::new(), paths: Vec::new() },
         };
         let lookup = Lookup { content: &*self.content, candidates: &candidates };
         match endpoint {
-            Endpoint::Version => Ok(version(&request.method)),
+            // Yes, this is a registry.
+            Endpoint::Version => Ok(text(&request.method, "application/json", "{}")),
             Endpoint::Catalog => listing::catalog(request, &lookup),
             Endpoint::Tags(_) => listing::tags(request, &lookup),
             Endpoint::Manifest(name, reference) => pull::manifest(request, &lookup, reference)
@@ -179,35 +210,31 @@ impl Service {
         reference: &ManifestReference,
         error: &ApiError,
     ) {
-        let Some(wants) = self.wants.as_ref().filter(|_| error.status() == StatusCode::NOT_FOUND) else {
+        if error.status() != StatusCode::NOT_FOUND {
             return;
-        };
+        }
+        self.metrics.misses.fetch_add(1, Ordering::Relaxed);
+        let Some(wants) = &self.wants else { return };
         let Some(name) = self.naming.probable(request.asked(name)) else { return };
         let reference = match reference {
             ManifestReference::Tag(tag) => Reference::new(name, Some(tag.clone()), None),
             ManifestReference::Digest(digest) => Reference::new(name, None, Some(digest.clone())),
         };
-        let agent = request.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-        wants.note(reference, request.peer, agent.unwrap_or_default());
+        wants.note(reference, request.peer, request.user_agent());
     }
+}
 
-    /// `GET /api/v1/wants`, and the same as a list of images.
-    fn wants(&self, request: &Request) -> Response<Body> {
-        let wants = self.wants.as_ref().map(|wants| wants.unmet(&*self.content)).unwrap_or_default();
-        if request.path == "/api/v1/wants.txt" {
-            let lines: String =
-                wants.iter().flat_map(|w| [w.reference.to_string(), "\n".to_owned()]).collect();
-            return text(&request.method, "text/plain; charset=utf-8", &lines);
-        }
-        text(&request.method, "application/json", &serde_json::json!({ "wants": wants }).to_string())
-    }
-
-    fn ready(&self, method: &Method) -> Response<Body> {
-        match self.content.damaged().len() {
-            0 => probe(method, true, "ready"),
-            1 => probe(method, false, "1 blob is damaged; run `dray scrub`"),
-            n => probe(method, false, &format!("{n} blobs are damaged; run `dray scrub`")),
-        }
+fn told(request: &Request, client: &Client) -> Told {
+    Told {
+        time: Timestamp::now(),
+        client: request.peer,
+        user: match client {
+            Client::User(user) => Some(user.clone()),
+            Client::Anonymous | Client::Impostor => None,
+        },
+        method: request.method.clone(),
+        target: request.target.clone(),
+        user_agent: request.user_agent().to_owned(),
     }
 }
 
@@ -218,35 +245,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(ApiError::internal(panic)))
 }
 
-/// The answer to `/v2/`: yes, this is a registry.
-fn version(method: &Method) -> Response<Body> {
-    let mut response = text(method, "application/json", "{}");
-    *response.status_mut() = StatusCode::OK;
-    response
-}
-
-fn probe(method: &Method, good: bool, message: &str) -> Response<Body> {
-    let mut response = text(method, "text/plain; charset=utf-8", &format!("{message}\n"));
-    if !good {
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    }
-    response
-}
-
-fn text(method: &Method, content_type: &'static str, text: &str) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-    if method != Method::HEAD {
-        *response.body_mut() = Body::from(text.as_bytes().to_vec());
-    }
-    response
-}
-
 /// A header's value; what cannot be one came from a file that is not as it was written.
 pub(super) fn header_value(text: &str) -> Result<HeaderValue, ApiError> {
-    HeaderValue::from_str(text).map_err(|_| {
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "the registry's content is not valid")
-    })
+    HeaderValue::from_str(text).map_err(|_| ApiError::internal("the content has what no header can carry"))
 }

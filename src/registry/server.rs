@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,9 +17,12 @@ use tokio::task::JoinSet;
 
 use crate::store::{Content, Store};
 
+use super::access::AccessLog;
 use super::naming::Naming;
-use super::route::{Request, Service};
+use super::route::Service;
+use super::stream::Guarded;
 use super::upload::Uploads;
+use super::users::Users;
 use super::wants::Wants;
 
 /// How long to wait when the process has run out of file descriptors.
@@ -43,6 +47,12 @@ pub struct Config {
     pub push: Option<Store>,
     /// Where to keep what was asked for in vain; None keeps nothing.
     pub wants: Option<Arc<Wants>>,
+    /// Who may push; None lets everybody do what is allowed at all.
+    pub users: Option<Arc<Users>>,
+    /// Whether only users may pull.
+    pub private: bool,
+    /// Receives an entry for each request.
+    pub access_log: Option<AccessLog>,
 }
 
 impl Default for Config {
@@ -54,6 +64,9 @@ impl Default for Config {
             limits: Limits::default(),
             push: None,
             wants: None,
+            users: None,
+            private: false,
+            access_log: None,
         }
     }
 }
@@ -63,6 +76,8 @@ impl Default for Config {
 pub struct Limits {
     /// How long the head of a request may take to arrive, and how long a connection may be idle before the next one.
     pub header_time: Duration,
+    /// How long a client may take nothing in the middle of a response.
+    pub write_time: Duration,
     /// How many bytes the head of a request may have.
     pub header_bytes: usize,
     /// How many connections there may be.
@@ -79,6 +94,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             header_time: Duration::from_mins(1),
+            write_time: Duration::from_mins(2),
             header_bytes: 64 * 1024,
             connections: 4096,
             connections_per_address: 1024,
@@ -110,6 +126,11 @@ impl Server {
             push: config.push,
             uploads,
             wants: config.wants,
+            users: config.users,
+            private: config.private,
+            metrics: Arc::default(),
+            counted: Arc::default(),
+            log: config.access_log,
         };
         Ok(Self { listener, address, limits: config.limits, service })
     }
@@ -147,6 +168,7 @@ impl Server {
             if let Some(pass) = connections.clone().enter(peer.ip()) {
                 self.serve(stream, peer.ip(), pass, &graceful);
             } else {
+                self.service.metrics.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!("too many connections, refused one from {}", peer.ip());
             }
         }
@@ -169,21 +191,24 @@ impl Server {
             .header_read_timeout(self.limits.header_time)
             .max_buf_size(self.limits.header_bytes)
             .serve_connection(
-                TokioIo::new(stream),
+                TokioIo::new(Guarded::new(stream, self.limits.write_time)),
                 service_fn(move |request: http::Request<Incoming>| {
                     let service = service.clone();
                     async move {
                         let (parts, body) = request.into_parts();
-                        Ok::<_, Infallible>(service.answer(Request::new(parts, peer), body).await)
+                        Ok::<_, Infallible>(service.answer(parts, peer, body).await)
                     }
                 }),
             );
         let connection = graceful.watch(connection);
+        let metrics = self.service.metrics.clone();
+        metrics.connections.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             // Clients that go away in the middle are normal: containerd asks for the rest of a blob and takes 8 MiB of it.
             if let Err(error) = connection.await {
                 tracing::debug!("connection ended: {error}");
             }
+            metrics.connections.fetch_sub(1, Ordering::Relaxed);
             drop(pass);
         });
     }

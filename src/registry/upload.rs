@@ -13,7 +13,8 @@ use crate::store::{Store, Upload, UploadId};
 use super::body::Body;
 use super::error::{ApiError, Code};
 use super::receive::{self, Incoming};
-use super::route::{Request, blocking, header_value};
+use super::request::Request;
+use super::route::{blocking, header_value};
 use super::write::{created, empty, mount, writer};
 
 /// How long a request waits for another one to the same session. A client that lost its connection comes back before

@@ -11,7 +11,8 @@ use crate::store::{Content as _, Store, StoreError, Writer};
 use super::body::Body;
 use super::error::{ApiError, Code};
 use super::path::{ManifestReference, PathError};
-use super::route::{Request, header_value};
+use super::request::Request;
+use super::route::header_value;
 
 /// How long a push waits for another writer. An import takes longer, a push does not.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -43,10 +43,24 @@ pub trait Content: Send + Sync + 'static {
     /// annotations are filled in.
     fn referrers(&self, name: &RepositoryName, subject: &Digest) -> Result<Vec<Descriptor>, ContentError>;
 
+    /// How much there is. This looks at every file of content and may take seconds.
+    fn usage(&self) -> Result<Usage, ContentError> {
+        Ok(Usage::default())
+    }
+
     /// The content that turned out to be damaged since this was opened, in no particular order.
     fn damaged(&self) -> Vec<Digest> {
         Vec::new()
     }
+}
+
+/// How much content there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// How many different pieces of content, manifests included.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// A manifest or index: bytes, and the media type that they were stored under.

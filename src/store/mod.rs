@@ -21,7 +21,7 @@ use std::sync::Arc;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-pub use content::{Blob, Content, ContentError, Manifest};
+pub use content::{Blob, Content, ContentError, Manifest, Usage};
 pub use durable::write_file;
 pub use lock::Writer;
 pub use upload::{ParseUploadIdError, Upload, UploadId};

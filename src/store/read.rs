@@ -1,6 +1,7 @@
 //! Reading a store: the [`Content`] that the registry serves.
 
 use std::collections::BTreeSet;
+use std::fs::Metadata;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,11 +11,11 @@ use fs_err as fs;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_BYTES, RepositoryName, Tag};
+use crate::oci::{Algorithm, Descriptor, Digest, MAX_MANIFEST_BYTES, RepositoryName, Tag};
 
 use super::layout::{Repository, parse_digest_file, parse_escaped};
 use super::verify::Stamp;
-use super::{Blob, Content, ContentError, Manifest, Store, StoreError};
+use super::{Blob, Content, ContentError, Manifest, Store, StoreError, Usage};
 
 /// The largest small file: a referrer's descriptor carries the annotations of its manifest.
 pub(super) const MAX_RECORD: u64 = 2 * MAX_MANIFEST_BYTES as u64;
@@ -120,6 +121,32 @@ impl Store {
                 Err(ContentError::Damaged(digest.clone()))
             }
         }
+    }
+
+    /// Calls `visit` with every piece of content, in no particular order.
+    pub(super) fn each_blob(
+        &self,
+        mut visit: impl FnMut(&Digest, &Metadata) -> Result<(), ContentError>,
+    ) -> Result<(), ContentError> {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let directory = self.layout().blobs().join(algorithm.name());
+            for shard in file_names(&directory)?.into_iter().flatten() {
+                let shard = directory.join(shard?);
+                for file in file_names(&shard)?.into_iter().flatten() {
+                    let file = file?;
+                    let Ok(digest) = format!("{}:{file}", algorithm.name()).parse::<Digest>() else {
+                        continue;
+                    };
+                    match fs::metadata(shard.join(&file)) {
+                        Ok(metadata) => visit(&digest, &metadata)?,
+                        // It was pruned since its name was read.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn has_member(&self, name: &RepositoryName, digest: &Digest) -> Result<bool, ContentError> {
@@ -230,6 +257,16 @@ impl Content for Store {
         }
         found.sort_unstable_by(|a, b| a.digest.cmp(&b.digest));
         Ok(found)
+    }
+
+    fn usage(&self) -> Result<Usage, ContentError> {
+        let mut usage = Usage::default();
+        self.each_blob(|_, metadata| {
+            usage.blobs += 1;
+            usage.bytes += metadata.len();
+            Ok(())
+        })?;
+        Ok(usage)
     }
 
     fn damaged(&self) -> Vec<Digest> {

@@ -126,13 +126,14 @@ impl Store {
         for file in read::file_names(&self.layout().uploads())?.into_iter().flatten() {
             let Ok(id) = file?.parse::<UploadId>() else { continue };
             let directory = self.layout().upload(&id);
-            let changed = fs::metadata(data_file(&directory)).and_then(|metadata| metadata.modified());
+            // Without data it is one that begins or ends just now, or did when the program was stopped.
+            let metadata = fs::metadata(data_file(&directory)).or_else(|_| fs::metadata(&directory));
+            let changed = metadata.and_then(|metadata| metadata.modified());
             let idle = changed.map(|changed| SystemTime::now().duration_since(changed).unwrap_or_default());
-            // Without data it is one that was about to begin or to end when the program stopped.
-            if idle.is_ok_and(|idle| idle < age) {
+            if !idle.is_ok_and(|idle| idle >= age) {
                 continue;
             }
-            fs::remove_dir_all(directory)?;
+            remove_directory(&directory)?;
             removed += 1;
         }
         Ok(removed)
@@ -183,12 +184,20 @@ impl Upload {
         let mut batch = writer.batch();
         batch.link_blob(&self.repository, digest)?;
         batch.commit()?;
-        Ok(fs::remove_dir_all(&self.directory)?)
+        Ok(remove_directory(&self.directory)?)
     }
 
     /// Forgets the upload and what has arrived.
     pub fn cancel(self) -> Result<(), StoreError> {
-        Ok(fs::remove_dir_all(&self.directory)?)
+        Ok(remove_directory(&self.directory)?)
+    }
+}
+
+/// Removes an upload's directory; that it is gone already is as good.
+fn remove_directory(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

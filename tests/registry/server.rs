@@ -20,6 +20,18 @@ fn a_client_that_sends_its_request_too_slowly_is_dropped() {
 }
 
 #[test]
+fn a_client_that_takes_nothing_is_dropped() {
+    let limits = Limits { write_time: Duration::from_millis(300), ..Limits::default() };
+    let site = Site::with(Config { limits, ..Config::default() });
+    let bytes = vec![7; 40_000_000];
+    let digest = site.blob("a", &bytes);
+    let mut slow = site.connect();
+    slow.send(format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(slow.rest().len() < bytes.len());
+}
+
+#[test]
 fn there_are_no_more_connections_than_allowed() {
     let limits = Limits { connections_per_address: 2, ..Limits::default() };
     let site = Site::with(Config { limits, ..Config::default() });
