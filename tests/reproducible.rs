@@ -16,7 +16,7 @@ use support::{
     daemon::Daemon,
     proxy::Proxy,
     site::Site,
-    upstream::{self, BIG, BIG_LAYER},
+    upstream::{self, BIG, BIG_LAYER, SINGLE},
 };
 
 const DEFINITION: &str = "\
@@ -75,6 +75,18 @@ fn two_builds_of_one_lock_are_the_same_bytes() {
     site.build(upstream.address(), &one).args(["-j", "1"]).succeed();
     site.build(upstream.address(), &many).args(["-j", "32"]).succeed();
     assert_eq!(digest(&one), digest(&many));
+}
+
+#[test]
+fn a_bundle_is_proved_to_be_what_its_lock_gives() {
+    let upstream = upstream::start();
+    let site = Site::new(DEFINITION);
+    let bundle = site.bundle(upstream.address());
+    site.verify(&bundle).arg("--rebuild").arg(site.path("bundle.lock")).succeed();
+
+    let other = Site::new(&definition_of(SINGLE));
+    other.lock(upstream.address()).succeed();
+    site.verify(&bundle).arg("--rebuild").arg(other.path("bundle.lock")).fail_with(3);
 }
 
 #[test]
