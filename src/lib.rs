@@ -4,7 +4,7 @@
 //! into one signed *bundle*: an OCI image layout in a tar. At the site the bundle is verified, imported into a
 //! *store*, and served as a registry. The modules follow that way: [`oci`] is the vocabulary, [`catalog`] knows
 //! what each release needs, [`select`] which manifest of an index each runtime takes, [`trust`] whose bundles a site
-//! accepts.
+//! accepts, [`site`] what the nodes there need besides.
 
 pub mod bundle;
 pub mod catalog;
@@ -13,6 +13,7 @@ pub mod oci;
 pub mod registry;
 pub mod resolve;
 pub mod select;
+pub mod site;
 pub mod store;
 pub mod trust;
 pub mod upstream;

@@ -15,6 +15,7 @@ mod inputs;
 mod inspect;
 mod keygen;
 mod lock;
+mod node_config;
 mod output;
 mod plan;
 mod releases;
@@ -64,6 +65,7 @@ enum Command {
     Wants(wants::WantsCommand),
     Keygen(keygen::Keygen),
     Sign(sign::Sign),
+    NodeConfig(node_config::NodeConfig),
 }
 
 impl Command {
@@ -84,6 +86,7 @@ impl Command {
             Self::Wants(command) => command.run(context),
             Self::Keygen(command) => command.run(context),
             Self::Sign(command) => command.run(context),
+            Self::NodeConfig(command) => command.run(context),
         }
     }
 }

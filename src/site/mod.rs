@@ -1,0 +1,7 @@
+//! What a cluster at the site needs from dray besides the registry: files for its nodes, archives to preload, and plans
+//! for the tools that upgrade it.
+
+pub mod node_config;
+mod registry_url;
+
+pub use registry_url::{ParseRegistryError, RegistryHost, RegistryUrl};

@@ -1,0 +1,9 @@
+//! What dray writes for the nodes of a site, used by the real programs: containerd, podman and skopeo.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
+
+mod support;
+
+mod site_nodes {
+    mod node_config;
+}
