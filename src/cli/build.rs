@@ -135,9 +135,8 @@ impl From<BuildError> for CliError {
             BuildError::Digest { .. } => Self::new(Kind::Verification, error),
             BuildError::Fetch { ref source, .. } => {
                 let upstream = source.downcast_ref::<UpstreamError>();
-                let missing = upstream.is_some_and(UpstreamError::is_missing);
+                let kind = upstream.map_or(Kind::Failed, upstream::exit_kind);
                 let hint = upstream.and_then(UpstreamError::hint);
-                let kind = if missing { Kind::Incomplete } else { Kind::Failed };
                 let error = Self::new(kind, error)
                     .hint("what was fetched is kept; run the same command again to go on");
                 hint.into_iter().fold(error, CliError::hint)

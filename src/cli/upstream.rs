@@ -26,14 +26,19 @@ pub(crate) fn connect(global: &Global) -> Result<Upstream, CliError> {
     Ok(Upstream::new(options)?)
 }
 
+/// The exit code that an error of the upstream ends the command with.
+pub(crate) fn exit_kind(error: &UpstreamError) -> Kind {
+    match error.problem() {
+        None => Kind::Usage,
+        Some(Problem::Missing(_)) => Kind::Incomplete,
+        Some(Problem::Digest { .. }) => Kind::Verification,
+        Some(_) => Kind::Failed,
+    }
+}
+
 impl From<UpstreamError> for CliError {
     fn from(error: UpstreamError) -> Self {
-        let kind = match error.problem() {
-            None => Kind::Usage,
-            Some(Problem::Missing(_)) => Kind::Incomplete,
-            Some(Problem::Digest { .. }) => Kind::Verification,
-            Some(_) => Kind::Failed,
-        };
+        let kind = exit_kind(&error);
         let hint = error.hint();
         let error = Self::new(kind, error);
         match hint {
