@@ -4,6 +4,7 @@
 //! after any interruption, has the same bytes whenever it is made from the same lock, and is served in place.
 
 mod import;
+mod inventory;
 mod journal;
 mod plan;
 mod read;
@@ -12,6 +13,7 @@ mod tar;
 mod write;
 
 pub use import::{ImportError, ImportOptions, ImportRecord, import};
+pub use inventory::{Inventory, InventoryError, MAX_INVENTORY_BYTES};
 pub use plan::{BUNDLE_TYPE, Entry, FILE_TYPE, LOCK_TYPE, Plan, PlanError, Tail};
 pub use read::{Bundle, BundleError, Damage, Place};
 pub use serve::ServedBundles;

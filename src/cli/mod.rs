@@ -13,6 +13,7 @@ mod images;
 mod import;
 mod inputs;
 mod inspect;
+mod inventory;
 mod keygen;
 mod lock;
 mod node_config;
@@ -62,6 +63,7 @@ enum Command {
     Verify(verify::Verify),
     Import(import::Import),
     Serve(serve::Serve),
+    Inventory(inventory::InventoryCommand),
     Wants(wants::WantsCommand),
     Keygen(keygen::Keygen),
     Sign(sign::Sign),
@@ -83,6 +85,7 @@ impl Command {
             Self::Verify(command) => command.run(context),
             Self::Import(command) => command.run(context),
             Self::Serve(command) => command.run(context),
+            Self::Inventory(command) => command.run(context),
             Self::Wants(command) => command.run(context),
             Self::Keygen(command) => command.run(context),
             Self::Sign(command) => command.run(context),

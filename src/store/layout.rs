@@ -1,7 +1,7 @@
 //! Where things lie in a store, and how names become file names.
 //!
 //! ```text
-//! store.json                                        marks the directory as a store, with the layout's version
+//! store.json                                        marks the directory as a store: the layout's version, the store's identity
 //! blobs/<algorithm>/<first two hex>/<hex>           content, manifests included; immutable
 //! repositories/<name>/tags/<tag>.json               descriptor of what the tag points at
 //! repositories/<name>/manifests/<algorithm>-<hex>.json              media type, size, subject

@@ -98,6 +98,7 @@ pub struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     layout: Layout,
+    id: String,
     verified: Verified,
     gate: lock::Gate,
     publication: publication::Cache,
@@ -106,6 +107,14 @@ struct Inner {
 /// What marks a directory as a store.
 #[derive(Serialize, Deserialize)]
 struct Marker {
+    version: u32,
+    /// Drawn at random when the store is made: tells it from other stores, wherever it is moved to.
+    id: String,
+}
+
+/// What every version of the marker has.
+#[derive(Deserialize)]
+struct AnyMarker {
     version: u32,
 }
 
@@ -122,12 +131,18 @@ impl Store {
             }
             Err(error) => return Err(error.into()),
         };
-        let Marker { version } = read::json(&marker, &bytes)?;
+        let AnyMarker { version } = read::json(&marker, &bytes)?;
         if version != VERSION {
             return Err(StoreError::Version { path: directory.to_owned(), found: version });
         }
+        let Marker { id, .. } = read::json(&marker, &bytes)?;
+        if !is_random_id(&id) {
+            let reason = "its id is not 32 hexadecimal characters".to_owned();
+            return Err(ContentError::Invalid { path: marker.display().to_string(), reason }.into());
+        }
         Ok(Self(Arc::new(Inner {
             layout,
+            id,
             verified: Verified::default(),
             gate: lock::Gate::default(),
             publication: publication::Cache::default(),
@@ -154,13 +169,19 @@ impl Store {
         for part in [layout.temporary(), layout.blobs(), layout.repositories(), layout.imports()] {
             fs::create_dir_all(part)?;
         }
-        durable::write_json(&layout.temporary(), &layout.marker(), &Marker { version: VERSION })?;
+        let marker = Marker { version: VERSION, id: random_id()? };
+        durable::write_json(&layout.temporary(), &layout.marker(), &marker)?;
         Self::open(directory)
     }
 
     /// Where the store is.
     pub fn path(&self) -> &Path {
         self.0.layout.root()
+    }
+
+    /// The identity of the store: 32 hexadecimal characters that it got when it was made.
+    pub fn id(&self) -> &str {
+        &self.0.id
     }
 
     /// Where a registry that serves the store keeps what it was asked for in vain.
@@ -176,6 +197,18 @@ impl Store {
     fn layout(&self) -> &Layout {
         &self.0.layout
     }
+}
+
+/// 128 random bits as hexadecimal characters.
+fn random_id() -> std::io::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+/// Whether [`random_id`] can have made `text`.
+fn is_random_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 #[cfg(test)]

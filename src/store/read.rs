@@ -149,6 +149,15 @@ impl Store {
         Ok(())
     }
 
+    /// Calls `visit` with the digest of every piece of content, in no particular order. Nothing is opened.
+    pub fn each_digest(&self, mut visit: impl FnMut(&Digest)) -> Result<(), StoreError> {
+        self.each_blob(|digest, _| {
+            visit(digest);
+            Ok(())
+        })
+        .map_err(StoreError::from)
+    }
+
     fn has_member(&self, name: &RepositoryName, digest: &Digest) -> Result<bool, ContentError> {
         match self.repository(name) {
             Some(repository) => Ok(repository.blob(digest).try_exists()?),

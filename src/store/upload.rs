@@ -38,9 +38,7 @@ impl UploadId {
     }
 
     fn random() -> io::Result<Self> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-        Ok(Self(format!("{:032x}", u128::from_be_bytes(bytes)).into()))
+        Ok(Self(super::random_id()?.into()))
     }
 }
 
@@ -48,9 +46,7 @@ impl FromStr for UploadId {
     type Err = ParseUploadIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        let valid = text.len() == 32 && text.bytes().all(lower_hex);
-        if valid { Ok(Self(text.into())) } else { Err(ParseUploadIdError) }
+        if super::is_random_id(text) { Ok(Self(text.into())) } else { Err(ParseUploadIdError) }
     }
 }
 
