@@ -7,10 +7,11 @@ use clap::Args;
 use dray::bundle::{self, BlobSource, BuildError, BuildOptions, SourceError};
 use dray::oci::Descriptor;
 use dray::resolve::LockedBlob;
-use dray::upstream::{Upstream, UpstreamError};
+use dray::upstream::{BlobStream, Upstream, UpstreamError};
 use futures_util::TryStreamExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::json;
+use url::Url;
 
 use super::error::{CliError, Kind};
 use super::inputs::{self, Allowances, Source};
@@ -98,7 +99,7 @@ fn source_date_epoch() -> Result<u64, CliError> {
         .ok_or_else(|| CliError::usage("SOURCE_DATE_EPOCH is not a number of seconds since 1970"))
 }
 
-/// Registries as the source of a bundle's blobs.
+/// Registries, and web servers for plain files, as the source of a bundle's blobs.
 pub(crate) struct UpstreamBlobs(pub(crate) Upstream);
 
 impl UpstreamBlobs {
@@ -107,7 +108,7 @@ impl UpstreamBlobs {
         blob: &LockedBlob,
         offset: u64,
     ) -> Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError> {
-        let name = blob.from.as_ref().ok_or("the lock names no repository for it")?;
+        let Some(name) = &blob.from else { return self.open_file(blob, offset).await };
         if blob.manifest {
             let fetched = self.0.manifest_by_digest(name, &blob.digest).await?;
             let raw = fetched.document.raw();
@@ -117,8 +118,28 @@ impl UpstreamBlobs {
         let mut descriptor = Descriptor::new("application/octet-stream", blob.digest.clone(), blob.size);
         descriptor.urls.clone_from(&blob.urls);
         let chunks = self.0.blob(name, &descriptor, offset).await?;
-        Ok(chunks.map_err(|error| -> SourceError { Box::new(error) }).boxed())
+        Ok(boxed(chunks))
     }
+
+    /// Opens a plain file at the first of its addresses that has it.
+    async fn open_file(
+        &self,
+        blob: &LockedBlob,
+        offset: u64,
+    ) -> Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError> {
+        let mut problem: SourceError = "the lock names neither a repository nor an address for it".into();
+        for url in &blob.urls {
+            match self.0.file(&Url::parse(url)?, blob.size, offset).await {
+                Ok(chunks) => return Ok(boxed(chunks)),
+                Err(error) => problem = error.into(),
+            }
+        }
+        Err(problem)
+    }
+}
+
+fn boxed(chunks: BlobStream) -> BoxStream<'static, Result<Bytes, SourceError>> {
+    chunks.map_err(|error| -> SourceError { Box::new(error) }).boxed()
 }
 
 impl BlobSource for UpstreamBlobs {

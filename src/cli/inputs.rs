@@ -7,9 +7,12 @@ use clap::Args;
 use dray::catalog::Catalog;
 use dray::oci::Reference;
 use dray::resolve::{
-    self, Definition, DefinitionError, Lock, LockError, MAX_LOCK_BYTES, ResolveError, ResolveOptions,
+    self, Definition, DefinitionError, Lock, LockError, LockedFile, MAX_LOCK_BYTES, ResolveError,
+    ResolveOptions, WantedFile,
 };
 use dray::trust::{KeyError, Policy, PrivateKey, PublicKey, TrustError};
+use dray::upstream::{Upstream, UpstreamError};
+use futures_util::stream::{self, StreamExt as _};
 
 use super::error::{CliError, Kind};
 use super::runtime::{self, Context};
@@ -76,11 +79,13 @@ pub(crate) fn resolve_definition(
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         };
+        let concurrency = usize::from(context.global.concurrency);
+        let files = file_sizes(&upstream, &definition.files, concurrency).await?;
         let options = ResolveOptions {
             allow_missing: allowances.allow_missing.iter().cloned().collect(),
             allow_problems: allowances.allow_problem.iter().cloned().collect::<BTreeSet<_>>(),
-            concurrency: context.global.concurrency.into(),
-            files: Vec::new(),
+            concurrency,
+            files,
             progress: &progress,
         };
         Ok(resolve::resolve(&definition, &catalog, &upstream, options).await?)
@@ -99,6 +104,37 @@ pub(crate) fn resolve_definition(
         ));
     }
     Ok(resolution.lock)
+}
+
+/// Asks the servers of `files` how large they are. All that cannot be had are named before this fails.
+async fn file_sizes(
+    upstream: &Upstream,
+    files: &[WantedFile],
+    concurrency: usize,
+) -> Result<Vec<LockedFile>, CliError> {
+    let size = async |file: &WantedFile| {
+        let size = upstream.file_size(&file.url).await?;
+        Ok(LockedFile { url: file.url.to_string(), digest: file.digest.clone(), size })
+    };
+    let results: Vec<Result<LockedFile, UpstreamError>> =
+        stream::iter(files.iter().map(size)).buffered(concurrency.max(1)).collect().await;
+    let (mut sized, mut errors) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(file) => sized.push(file),
+            Err(error) => errors.push(error),
+        }
+    }
+    match errors.pop() {
+        None => Ok(sized),
+        Some(error) if errors.is_empty() => Err(error.into()),
+        Some(error) => {
+            let kind = upstream::exit_kind(&error);
+            errors.push(error);
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            Err(CliError::new(kind, lines.join("\n  ")))
+        }
+    }
 }
 
 /// The catalog with the directories of `--catalog`.

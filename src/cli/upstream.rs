@@ -31,7 +31,7 @@ pub(crate) fn exit_kind(error: &UpstreamError) -> Kind {
     match error.problem() {
         None => Kind::Usage,
         Some(Problem::Missing(_)) => Kind::Incomplete,
-        Some(Problem::Digest { .. }) => Kind::Verification,
+        Some(Problem::Digest { .. } | Problem::Size { .. }) => Kind::Verification,
         Some(_) => Kind::Failed,
     }
 }

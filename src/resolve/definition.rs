@@ -301,11 +301,9 @@ impl Reader<'_> {
     }
 
     fn files(&self, entries: Vec<FileEntry>) -> Result<Vec<WantedFile>, DefinitionError> {
-        let one = |(nth, entry): (usize, FileEntry)| {
+        let one = |nth: usize, entry: FileEntry| {
             let field = format!("spec.files[{nth}]");
-            if !matches!(entry.url.scheme(), "http" | "https") {
-                return Err(self.field(&field, format!("`{}` is not an http or https address", entry.url)));
-            }
+            check_address(&entry.url).map_err(|message| self.field(&field, message))?;
             let digest = match (entry.sha256, entry.sha512) {
                 (Some(hex), None) => format!("sha256:{hex}"),
                 (None, Some(hex)) => format!("sha512:{hex}"),
@@ -316,7 +314,21 @@ impl Reader<'_> {
             };
             Ok(WantedFile { url: entry.url, digest: self.parsed(&field, &digest)? })
         };
-        entries.into_iter().enumerate().map(one).collect()
+        let mut files: Vec<WantedFile> = Vec::new();
+        for (nth, entry) in entries.into_iter().enumerate() {
+            let file = one(nth, entry)?;
+            let place = |file: &WantedFile| (file.url.origin(), file.url.path().to_owned());
+            match files.iter().find(|other| place(other) == place(&file)) {
+                None => files.push(file),
+                Some(same) if same.digest == file.digest => {}
+                Some(_) => {
+                    let message =
+                        format!("`{}` is listed twice with different digests", without_query(&file.url));
+                    return Err(self.field(&format!("spec.files[{nth}]"), message));
+                }
+            }
+        }
+        Ok(files)
     }
 
     fn node_kinds(&self, field: &str, texts: &[String]) -> Result<Vec<NodeKind>, DefinitionError> {
@@ -344,6 +356,34 @@ impl Reader<'_> {
             message: message.into(),
         }
     }
+}
+
+/// Checks that a site can serve a file under this address: it ends up in the lock, and its path becomes the path at the
+/// site.
+fn check_address(url: &url::Url) -> Result<(), String> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("`{}` is not an http or https address", without_query(url)));
+    }
+    let problem = if !url.username().is_empty() || url.password().is_some() {
+        "has credentials, which the lock would show to everybody; use a mirror with --upstream HOST=URL"
+    } else if url.fragment().is_some() {
+        "has a fragment, which means nothing for a file"
+    } else if url.path().ends_with('/') || url.path().to_ascii_lowercase().contains("%2f") {
+        "names no file"
+    } else {
+        return Ok(());
+    };
+    Err(format!("`{}` {problem}", without_query(url)))
+}
+
+/// The address without what may be secret in it.
+fn without_query(url: &url::Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    // These fail only for addresses that cannot have credentials, and those have none to hide.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.into()
 }
 
 fn read_bounded(path: &Path) -> Result<String, DefinitionError> {
@@ -400,6 +440,34 @@ spec:
         assert_eq!(definition.images[1].nodes, definition.nodes[1..]);
         assert_eq!(definition.charts[0].to_string(), "ghcr.io/acme/charts/agent:1.2.0");
         assert_eq!(definition.files[0].url.path(), "/k0s-v1.36.3+k0s.2-amd64");
+    }
+
+    #[test]
+    fn files_have_addresses_that_a_site_can_serve() {
+        let files = |list: &str| {
+            let start = "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {name: f}\nspec:\n";
+            parse(&format!("{start}  nodes: [linux/amd64]\n  files:\n{list}"))
+        };
+        let file = |url: &str, digit: &str| format!("    - {{url: '{url}', sha256: {}}}\n", digit.repeat(64));
+        for (url, expected) in [
+            ("file:///etc/passwd", "http or https"),
+            ("ftp://example.org/x", "http or https"),
+            ("https://me:secret@example.org/x", "credentials"),
+            ("https://example.org/", "names no file"),
+            ("https://example.org/a%2Fb", "names no file"),
+            ("https://example.org/a#b", "fragment"),
+        ] {
+            let error = files(&file(url, "0")).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("spec.files[0]"), "{url}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        let twice = |other| files(&(file("https://a.b/c", "0") + &file("https://a.b/c?token=1", other)));
+        assert_eq!(twice("0").unwrap().files.len(), 1);
+        let error = twice("1").unwrap_err().to_string();
+        assert!(error.contains("spec.files[1]") && error.contains("different digests"), "{error}");
+        let digest = "ab".repeat(64);
+        let sha512 = files(&format!("    - {{url: https://a.b/c, sha512: {digest}}}\n")).unwrap();
+        assert_eq!(sha512.files[0].digest.to_string(), format!("sha512:{digest}"));
     }
 
     #[test]

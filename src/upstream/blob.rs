@@ -13,7 +13,7 @@ use url::Url;
 
 use super::endpoint::authority;
 use super::error::{Missing, Problem, UpstreamError};
-use super::request::{Ask, Opened, Subject};
+use super::request::{Ask, Opened, Part, Subject};
 use super::retry::{Backoff, Failure, classify};
 use super::{Shared, Upstream, body};
 use crate::oci::{Descriptor, Hasher, RepositoryName};
@@ -60,13 +60,7 @@ impl Upstream {
         offset: u64,
     ) -> Result<BlobStream, UpstreamError> {
         let subject = self.blob_subject(name, blob)?;
-        let mut reader = Reader::new(Arc::clone(&self.shared), subject, blob, offset);
-        // The first answer comes before the stream does, so that a missing blob is an error of this call.
-        reader.start().await?;
-        let chunks = stream::try_unfold(reader, async |mut reader| {
-            Ok(reader.chunk().await?.map(|chunk| (chunk, reader)))
-        });
-        Ok(BlobStream(Box::pin(chunks)))
+        Reader::blob(Arc::clone(&self.shared), subject, blob, offset).stream().await
     }
 
     /// All of a blob of at most [`MAX_SMALL_BLOB`] bytes, verified.
@@ -95,12 +89,10 @@ impl Upstream {
     }
 }
 
-/// Reads one blob over as many connections as it takes.
-struct Reader {
+/// Reads one blob or file over as many connections as it takes.
+pub(super) struct Reader {
     shared: Arc<Shared>,
     subject: Subject,
-    /// The blob's address in the registry.
-    url: Url,
     size: u64,
     /// Bytes handed out, counted from the start of the blob.
     position: u64,
@@ -114,9 +106,12 @@ struct Reader {
 
 /// Where a blob is read from.
 enum Place {
-    Registry,
+    /// The blob's address in its registry.
+    Registry(Url),
     /// An address outside of the registry.
     Elsewhere(Url),
+    /// The address of a file, which no registry knows of.
+    Server(Url),
 }
 
 /// An answer that is being read.
@@ -129,22 +124,39 @@ struct Body {
 }
 
 impl Reader {
-    fn new(shared: Arc<Shared>, subject: Subject, blob: &Descriptor, offset: u64) -> Self {
+    fn blob(shared: Arc<Shared>, subject: Subject, blob: &Descriptor, offset: u64) -> Self {
         let urls = blob.urls.iter().filter_map(|text| Url::parse(text).ok());
         let urls: Vec<_> = urls.filter(|url| url.scheme() == "https").take(MAX_URLS).collect();
+        let place = Place::Registry(subject.endpoint.url(&format!("blobs/{}", blob.digest)));
+        Self::new(shared, subject, place, urls, blob.size, offset)
+    }
+
+    /// Reads the file of `size` bytes at `url`.
+    pub(super) fn file(shared: Arc<Shared>, subject: Subject, url: Url, size: u64, offset: u64) -> Self {
+        Self::new(shared, subject, Place::Server(url), Vec::new(), size, offset)
+    }
+
+    fn new(
+        shared: Arc<Shared>,
+        subject: Subject,
+        place: Place,
+        more: Vec<Url>,
+        size: u64,
+        offset: u64,
+    ) -> Self {
         let backoff = Backoff::new(shared.retry);
-        let url = subject.endpoint.url(&format!("blobs/{}", blob.digest));
-        Self {
-            shared,
-            subject,
-            url,
-            size: blob.size,
-            position: offset,
-            place: Place::Registry,
-            more: urls.into_iter(),
-            open: None,
-            backoff,
-        }
+        let more = more.into_iter();
+        Self { shared, subject, size, position: offset, place, more, open: None, backoff }
+    }
+
+    /// The bytes as a stream. The first answer comes before the stream does, so that it is an error of this call when
+    /// there is nothing to read.
+    pub(super) async fn stream(mut self) -> Result<BlobStream, UpstreamError> {
+        self.start().await?;
+        let chunks = stream::try_unfold(self, async |mut reader| {
+            Ok(reader.chunk().await?.map(|chunk| (chunk, reader)))
+        });
+        Ok(BlobStream(Box::pin(chunks)))
     }
 
     /// Opens the first connection; where nothing is left to read, none.
@@ -188,7 +200,8 @@ impl Reader {
             self.backoff.reset();
         }
         let may_move = match &self.place {
-            Place::Registry => matches!(failure.problem, Problem::Missing(_)),
+            Place::Registry(_) => matches!(failure.problem, Problem::Missing(_)),
+            Place::Server(_) => false,
             Place::Elsewhere(url) => {
                 failure.problem =
                     Problem::Elsewhere { host: authority(url), problem: Box::new(failure.problem) };
@@ -209,15 +222,11 @@ impl Reader {
     }
 
     async fn connect(&mut self) -> Result<(), Failure> {
+        let ask = |url: &Url| Ask { url: url.clone(), accept: "*/*", part: Part::From(self.position) };
         let opened = match &self.place {
-            Place::Registry => {
-                let ask = Ask { url: self.url.clone(), accept: "*/*", from: self.position };
-                self.shared.open(&self.subject, &ask).await?
-            }
-            Place::Elsewhere(url) => {
-                let ask = Ask { url: url.clone(), accept: "*/*", from: self.position };
-                self.shared.open_elsewhere(&ask).await?
-            }
+            Place::Registry(url) => self.shared.open(&self.subject, &ask(url)).await?,
+            Place::Elsewhere(url) => self.shared.open_elsewhere(&ask(url)).await?,
+            Place::Server(url) => self.shared.open_file(&ask(url)).await?,
         };
         let skip = check(&opened.response, self.position, self.size)?;
         self.open = Some(Body { opened, skip, read: 0 });
@@ -278,7 +287,7 @@ fn check(response: &Response, from: u64, size: u64) -> Result<u64, Failure> {
 }
 
 /// Reads `bytes 5-9/10` as the first position and, if stated, the whole length.
-fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
+pub(super) fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
     let (range, whole) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);

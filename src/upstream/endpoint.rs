@@ -111,6 +111,18 @@ impl Endpoints {
             Err(error) => Err(EndpointError::Url { url, reason: error.to_string() }),
         }
     }
+
+    /// Where the file at `url` is read from: there, or under the URL of the server that stands in for its host.
+    pub(super) fn locate_file(&self, url: &Url) -> (Endpoint, Url) {
+        let host = normal_host(&authority(url));
+        let mut at = url.clone();
+        if let Some(given) = self.given.get(&host) {
+            at = given.clone();
+            at.set_path(&format!("{}{}", given.path().trim_end_matches('/'), url.path()));
+            at.set_query(url.query());
+        }
+        (Endpoint { host, server: at.clone(), repository: String::new() }, at)
+    }
 }
 
 /// One repository on one server.
@@ -240,6 +252,27 @@ mod tests {
             (vec![], vec![], "[::1]:5000/a", "https://[::1]:5000/v2/a/tags/list"),
         ] {
             assert_eq!(locate(&given, &plain, name).url("tags/list").as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn files_are_read_below_the_server_that_stands_in() {
+        let locate = |given: &str, url: &str| {
+            let endpoints =
+                Endpoints::new([parse_endpoint(given).unwrap()].into(), &BTreeSet::new()).unwrap();
+            let (endpoint, at) = endpoints.locate_file(&url.parse().unwrap());
+            (endpoint.describe(), String::from(at))
+        };
+        let given = "dl.k8s.io=http://127.0.0.1:5001/files/dl.k8s.io/";
+        assert_eq!(
+            locate(given, "https://dl.k8s.io/v1.36.3%2Bk0s.2/x.exe?a=b"),
+            (
+                "127.0.0.1:5001 (in place of dl.k8s.io)".to_owned(),
+                "http://127.0.0.1:5001/files/dl.k8s.io/v1.36.3%2Bk0s.2/x.exe?a=b".to_owned()
+            )
+        );
+        for elsewhere in ["https://dl.k8s.io:8443/x", "https://example.org/dl.k8s.io/x"] {
+            assert_eq!(locate(given, elsewhere).1, elsewhere);
         }
     }
 

@@ -48,15 +48,15 @@ pub enum SetupError {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// The registry does not have it.
-    #[error("the registry has no such {0}")]
+    #[error("the {holder} has no such {0}", holder = .0.holder())]
     Missing(Missing),
     /// The registry or its token server wants other credentials.
     #[error("{0}")]
     Unauthorized(Refusal),
     /// Too many requests, also after waiting.
-    #[error("the registry limits the rate of requests{}", wait_text(*.wait))]
+    #[error("the server limits the rate of requests{}", wait_text(*.wait))]
     RateLimited {
-        /// How long the registry asks to wait, if it says so.
+        /// How long the server asks to wait, if it says so.
         wait: Option<Duration>,
     },
     /// No connection came about.
@@ -82,15 +82,15 @@ pub enum Problem {
     #[error("no answer in time")]
     TimedOut,
     /// A status that has no better variant here.
-    #[error("the registry answered {status}{}", detail_text(.detail))]
+    #[error("the server answered {status}{}", detail_text(.detail))]
     Status {
         /// The HTTP status.
         status: u16,
-        /// What the registry says about it; empty if nothing.
+        /// What the server says about it; empty if nothing.
         detail: String,
     },
     /// An answer that the protocol does not allow.
-    #[error("the registry's answer makes no sense: {0}")]
+    #[error("the server's answer makes no sense: {0}")]
     Answer(String),
     /// More bytes than the limit for this kind of document or than the descriptor says.
     #[error("the answer is larger than {limit} bytes")]
@@ -98,12 +98,12 @@ pub enum Problem {
         /// The limit in bytes.
         limit: u64,
     },
-    /// The size is not the descriptor's.
-    #[error("the registry has {actual} bytes where the manifest says {expected}")]
+    /// The size is not the one in the descriptor or the lock.
+    #[error("the server has {actual} bytes where {expected} are expected")]
     Size {
-        /// What the descriptor says, in bytes.
+        /// What was stated before, in bytes.
         expected: u64,
-        /// What the registry has, in bytes.
+        /// What the server has, in bytes.
         actual: u64,
     },
     /// A reader wants to go on behind the end of a blob.
@@ -134,7 +134,7 @@ pub enum Problem {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// The answer points where no request may go.
-    #[error("the registry redirects {0}")]
+    #[error("the server redirects {0}")]
     Redirect(String),
     /// The token server that the registry names must not be asked.
     #[error("the registry names a token server that is not safe to ask: {0}")]
@@ -163,6 +163,8 @@ pub enum Missing {
     Manifest,
     /// The blob.
     Blob,
+    /// The file at an address.
+    File,
 }
 
 impl std::fmt::Display for Missing {
@@ -172,7 +174,15 @@ impl std::fmt::Display for Missing {
             Self::Tag => "tag",
             Self::Manifest => "manifest",
             Self::Blob => "blob",
+            Self::File => "file",
         })
+    }
+}
+
+impl Missing {
+    /// What kind of server lacks it.
+    fn holder(self) -> &'static str {
+        if self == Self::File { "server" } else { "registry" }
     }
 }
 
@@ -254,6 +264,9 @@ impl Problem {
                 "the registry lost part of the image; push the image again, or read it from a mirror with \
                  --upstream HOST=URL"
             }
+            Self::Missing(Missing::File) => {
+                "check the address; --upstream HOST=URL reads the files of a host from a mirror"
+            }
             Self::Missing(_) => {
                 "check the spelling of the repository and the tag; some registries answer like this for private \
                  repositories when no credentials are sent"
@@ -273,7 +286,8 @@ impl Problem {
                  the image from there with --upstream HOST=URL"
             }
             Self::Digest { .. } | Self::Size { .. } => {
-                "the registry or a proxy on the way serves damaged content; push the image again"
+                "the server or a proxy on the way serves damaged or other content; if it is an image, push it again; if \
+                 it is a file, make the lock again"
             }
             _ => return None,
         };

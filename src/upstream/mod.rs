@@ -1,4 +1,4 @@
-//! Reading from registries: where a host's images are read from, who asks, and what to do when it does not work the
+//! Reading from registries, and plain files from web servers: where a host's images are read from, who asks, and what to do when it does not work the
 //! first time.
 //!
 //! Everything that comes from a registry is bounded in size and checked against the digest it was asked by, except for
@@ -17,6 +17,7 @@ mod client;
 mod credentials;
 mod endpoint;
 mod error;
+mod file;
 mod helper;
 mod host;
 mod manifest;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, RANGE, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::Response;
 use tokio::sync::OwnedSemaphorePermit;
 use url::Url;
@@ -42,17 +42,40 @@ pub(super) struct Ask {
     pub(super) url: Url,
     /// The media types that are understood, as an `Accept` header.
     pub(super) accept: &'static str,
-    /// The first byte that is wanted.
-    pub(super) from: u64,
+    /// How much of the answer is wanted.
+    pub(super) part: Part,
+}
+
+/// How much of an answer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Everything from this byte on.
+    From(u64),
+    /// One byte; the answer says how many there are.
+    First,
+    /// The headers.
+    Nothing,
 }
 
 impl Ask {
     pub(super) fn new(url: Url, accept: &'static str) -> Self {
-        Self { url, accept, from: 0 }
+        Self { url, accept, part: Part::From(0) }
     }
 
     fn is_answered_by(&self, status: StatusCode) -> bool {
-        status == StatusCode::OK || (status == StatusCode::PARTIAL_CONTENT && self.from > 0)
+        status == StatusCode::OK || (status == StatusCode::PARTIAL_CONTENT && self.range().is_some())
+    }
+
+    fn method(&self) -> Method {
+        if self.part == Part::Nothing { Method::HEAD } else { Method::GET }
+    }
+
+    fn range(&self) -> Option<String> {
+        match self.part {
+            Part::From(0) | Part::Nothing => None,
+            Part::From(first) => Some(format!("bytes={first}-")),
+            Part::First => Some("bytes=0-0".to_owned()),
+        }
     }
 }
 
@@ -159,16 +182,18 @@ impl Shared {
     async fn send(&self, ask: &Ask, mut authorization: Option<&HeaderValue>) -> Result<Response, Failure> {
         let mut url = ask.url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = self.client.to(&url).get(url.clone()).header(ACCEPT, ask.accept);
+            let method = ask.method();
+            let request = self.client.to(&url).request(method.clone(), url.clone());
+            let mut request = request.header(ACCEPT, ask.accept);
             if let Some(authorization) = authorization {
                 request = request.header(AUTHORIZATION, authorization);
             }
-            if ask.from > 0 {
-                request = request.header(RANGE, format!("bytes={}-", ask.from));
+            if let Some(range) = ask.range() {
+                request = request.header(RANGE, range);
             }
             let response = request.send().await.map_err(|error| classify(&error, &url))?;
             // The query stays out of the log: it may be a signature.
-            tracing::debug!("GET {}{} -> {}", authority(&url), url.path(), response.status());
+            tracing::debug!("{method} {}{} -> {}", authority(&url), url.path(), response.status());
             let Some(next) = redirect::target(&url, &response).map_err(Failure::final_)? else {
                 return Ok(response);
             };

@@ -155,7 +155,7 @@ async fn token_servers_fail_too() {
         (Reply::ok(huge), "larger than 65536 bytes"),
         (
             Reply::ok(r#"{"tokens":[]}"#),
-            "gives no token: the registry's answer makes no sense: there is no token",
+            "gives no token: the server's answer makes no sense: there is no token",
         ),
         (Reply::ok(r#"{"token":"a\nb"}"#), "characters that no token may have"),
         (Reply::status(307).with("location", "https://elsewhere.invalid/token"), "answered 307"),

@@ -84,7 +84,7 @@ async fn tries_again_when_it_may_help() {
 async fn gives_up_in_the_end() {
     let (error, requests) = failing(|_| Reply::error(503, "UNAVAILABLE")).await;
     assert_eq!(requests, 3);
-    assert!(error.to_string().ends_with("the registry answered 503 (UNAVAILABLE: no luck)"), "{error}");
+    assert!(error.to_string().ends_with("the server answered 503 (UNAVAILABLE: no luck)"), "{error}");
     assert!(!error.is_missing() && !error.is_auth());
 }
 
