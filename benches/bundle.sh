@@ -117,7 +117,7 @@ measure() {
 
 # How long from the start of `serve --bundle` to the answer to a first pull, the peak of its memory, and what it wrote.
 measure_serve() {
-  local start end pid url= before after
+  local start end pid url='' before after
   before=$(du -s -B1 "$work/built" | cut -f 1)
   : >"$work/serve.log"
   start=$(date +%s%N)
