@@ -15,6 +15,8 @@ mod pull;
 mod server;
 #[path = "registry/site.rs"]
 mod site;
+#[path = "registry/tls.rs"]
+mod tls;
 #[path = "registry/uploads.rs"]
 mod uploads;
 #[path = "registry/users.rs"]

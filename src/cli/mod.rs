@@ -23,6 +23,7 @@ mod releases;
 mod runtime;
 mod serve;
 mod sign;
+mod tls;
 mod upstream;
 mod verify;
 mod wants;
@@ -68,6 +69,7 @@ enum Command {
     Keygen(keygen::Keygen),
     Sign(sign::Sign),
     NodeConfig(node_config::NodeConfig),
+    Tls(tls::TlsCommand),
 }
 
 impl Command {
@@ -90,6 +92,7 @@ impl Command {
             Self::Keygen(command) => command.run(context),
             Self::Sign(command) => command.run(context),
             Self::NodeConfig(command) => command.run(context),
+            Self::Tls(command) => command.run(context),
         }
     }
 }

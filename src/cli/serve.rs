@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use dray::bundle::{Bundle, ServedBundles};
-use dray::registry::{AccessLog, Config, Naming, Server, Users, Wants};
+use dray::registry::{AccessLog, Config, Naming, Server, Tls, Users, Wants};
 use dray::store::{Content, Store};
 use dray::trust::Policy;
 use serde::Serialize;
@@ -66,6 +66,14 @@ pub(crate) struct Serve {
     #[arg(long, requires = "htpasswd")]
     private: bool,
 
+    /// Speak TLS with this certificate, the chain after it. It is taken anew when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The private key of --tls-cert
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
     /// Write a line for every request to stderr
     #[arg(long, value_name = "FORMAT", value_enum)]
     access_log: Option<LogFormat>,
@@ -91,6 +99,12 @@ impl Serve {
             let error = "everybody who can reach this address could push and delete";
             return Err(CliError::usage(error).hint("name the users with --htpasswd, or listen on 127.0.0.1"));
         }
+        let tls = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
+        let tls = tls
+            .map(|(certificate, key)| Tls::open(certificate, key))
+            .transpose()
+            .map_err(CliError::failed)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let users = self.htpasswd.as_deref().map(Users::open).transpose().map_err(CliError::failed)?;
         let open = if self.allow_push { Store::create } else { Store::open };
         let store = self.store.as_deref().map(open).transpose().map_err(CliError::failed)?;
@@ -108,6 +122,7 @@ impl Serve {
                 .map_err(CliError::failed)?
                 .map(Arc::new),
             push: store.filter(|_| self.allow_push),
+            tls: tls.map(Arc::new),
             users: users.map(Arc::new),
             private: self.private,
             access_log: self.access_log.map(access_log),
@@ -116,7 +131,7 @@ impl Serve {
         serve(async {
             let server = Server::bind(images, config).await?;
             let serving = Serving { address: server.local_addr() };
-            context.output.result(&serving, || format!("serving on http://{}", serving.address))?;
+            context.output.result(&serving, || format!("serving on {scheme}://{}", serving.address))?;
             server.run(stop_signal()).await;
             Ok(())
         })

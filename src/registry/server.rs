@@ -11,9 +11,11 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::store::{Content, Store};
 
@@ -21,6 +23,7 @@ use super::access::AccessLog;
 use super::naming::Naming;
 use super::route::Service;
 use super::stream::Guarded;
+use super::tls::Tls;
 use super::upload::Uploads;
 use super::users::Users;
 use super::wants::Wants;
@@ -47,6 +50,8 @@ pub struct Config {
     pub push: Option<Store>,
     /// Where to keep what was asked for in vain; None keeps nothing.
     pub wants: Option<Arc<Wants>>,
+    /// Certificate and key; None serves plain HTTP.
+    pub tls: Option<Arc<Tls>>,
     /// Who may push; None lets everybody do what is allowed at all.
     pub users: Option<Arc<Users>>,
     /// Whether only users may pull.
@@ -64,6 +69,7 @@ impl Default for Config {
             limits: Limits::default(),
             push: None,
             wants: None,
+            tls: None,
             users: None,
             private: false,
             access_log: None,
@@ -76,6 +82,8 @@ impl Default for Config {
 pub struct Limits {
     /// How long the head of a request may take to arrive, and how long a connection may be idle before the next one.
     pub header_time: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake_time: Duration,
     /// How long a client may take nothing in the middle of a response.
     pub write_time: Duration,
     /// How many bytes the head of a request may have.
@@ -94,6 +102,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             header_time: Duration::from_mins(1),
+            handshake_time: Duration::from_secs(15),
             write_time: Duration::from_mins(2),
             header_bytes: 64 * 1024,
             connections: 4096,
@@ -109,6 +118,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     limits: Limits,
+    tls: Option<Arc<Tls>>,
     service: Service,
 }
 
@@ -132,7 +142,7 @@ impl Server {
             counted: Arc::default(),
             log: config.access_log,
         };
-        Ok(Self { listener, address, limits: config.limits, service })
+        Ok(Self { listener, address, limits: config.limits, tls: config.tls, service })
     }
 
     /// The address and the port that were taken.
@@ -185,32 +195,46 @@ impl Server {
     fn serve(&self, stream: TcpStream, peer: IpAddr, pass: Pass, graceful: &GracefulShutdown) {
         // Manifests are small and followed by the next question: waiting to fill a packet would only delay it.
         let _ = stream.set_nodelay(true);
-        let service = self.service.clone();
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_time)
-            .max_buf_size(self.limits.header_bytes)
-            .serve_connection(
-                TokioIo::new(Guarded::new(stream, self.limits.write_time)),
-                service_fn(move |request: http::Request<Incoming>| {
-                    let service = service.clone();
-                    async move {
-                        let (parts, body) = request.into_parts();
-                        Ok::<_, Infallible>(service.answer(parts, peer, body).await)
-                    }
-                }),
-            );
-        let connection = graceful.watch(connection);
+        let (service, limits, watcher) = (self.service.clone(), self.limits.clone(), graceful.watcher());
+        let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
         let metrics = self.service.metrics.clone();
         metrics.connections.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
-            // Clients that go away in the middle are normal: containerd asks for the rest of a blob and takes 8 MiB of it.
-            if let Err(error) = connection.await {
-                tracing::debug!("connection ended: {error}");
+            match tls {
+                None => speak(stream, peer, service, &limits, watcher).await,
+                // The handshake is the client's doing as well, so it is waited for here and not where others wait.
+                Some(tls) => match tokio::time::timeout(limits.handshake_time, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => speak(stream, peer, service, &limits, watcher).await,
+                    Ok(Err(error)) => tracing::debug!("no TLS with {peer}: {error}"),
+                    Err(_) => tracing::debug!("no TLS with {peer}: it took too long"),
+                },
             }
             metrics.connections.fetch_sub(1, Ordering::Relaxed);
             drop(pass);
         });
+    }
+}
+
+/// Speaks HTTP on a connection until one side has enough.
+async fn speak<S>(stream: S, peer: IpAddr, service: Service, limits: &Limits, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let answer = service_fn(move |request: http::Request<Incoming>| {
+        let service = service.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            Ok::<_, Infallible>(service.answer(parts, peer, body).await)
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_buf_size(limits.header_bytes)
+        .serve_connection(TokioIo::new(Guarded::new(stream, limits.write_time)), answer);
+    // Clients that go away in the middle are normal: containerd asks for the rest of a blob and takes 8 MiB of it.
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!("connection ended: {error}");
     }
 }
 

@@ -1,0 +1,127 @@
+//! `dray tls`
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use dray::registry::{make_authority, make_server};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::error::CliError;
+use super::runtime::Context;
+
+/// Make certificates for the registry of a site
+#[derive(Args)]
+pub(crate) struct TlsCommand {
+    #[command(subcommand)]
+    command: TlsSubcommand,
+}
+
+#[derive(Subcommand)]
+enum TlsSubcommand {
+    Init(Init),
+}
+
+/// Make a certificate authority and a server certificate
+///
+/// Writes ca.crt and ca.key once, and server.crt and server.key every time: run it again to renew, nodes go on to trust
+/// ca.crt, and a running registry takes the new certificate within seconds.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  dray tls init --san registry.site.local --san 10.0.0.7 -o tls\n  dray serve --store /var/lib/dray --listen 0.0.0.0:5000 --tls-cert tls/server.crt --tls-key tls/server.key"
+)]
+struct Init {
+    /// A name or an address that nodes reach the registry by; may be repeated
+    #[arg(long, value_name = "NAME", required = true, value_delimiter = ',')]
+    san: Vec<String>,
+
+    /// Where to write
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+
+    /// How long the server certificate lasts
+    #[arg(long, value_name = "DAYS", default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Made {
+    authority: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+    names: Vec<String>,
+}
+
+impl TlsCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        match self.command {
+            TlsSubcommand::Init(init) => init.run(context),
+        }
+    }
+}
+
+impl Init {
+    fn run(self, context: &Context) -> Result<(), CliError> {
+        let now = Timestamp::now();
+        fs_err::create_dir_all(&self.output)?;
+        let file = |name: &str| self.output.join(name);
+        let made = Made {
+            authority: file("ca.crt"),
+            certificate: file("server.crt"),
+            key: file("server.key"),
+            names: self.san,
+        };
+        let authority_key = file("ca.key");
+        let key = if authority_key.try_exists()? {
+            fs_err::read_to_string(&authority_key)?
+        } else {
+            let authority = make_authority(now).map_err(CliError::failed)?;
+            write(&authority_key, &authority.key, true)?;
+            write(&made.authority, &authority.certificate, false)?;
+            authority.key
+        };
+        let server = make_server(&key, &made.names, self.days, now).map_err(CliError::failed)?;
+        write(&made.key, &server.key, true)?;
+        write(&made.certificate, &server.certificate, false)?;
+        context.output.result(&made, || {
+            let Made { authority, certificate, key, names } = &made;
+            format!(
+                "authority    {}  (every node must trust it; keep ca.key off the server)\n\
+                 certificate  {}  for {}\n\
+                 key          {}  (keep it secret)\n\n\
+                 serve with   --tls-cert {} --tls-key {}\n\
+                 containerd   copy ca.crt beside hosts.toml and name it there: ca = \"…/ca.crt\"\n\
+                 podman       copy it to /etc/containers/certs.d/{}:PORT/ca.crt\n\
+                 Docker       copy it to /etc/docker/certs.d/{}:PORT/ca.crt\n\
+                 Windows      Import-Certificate -FilePath ca.crt -CertStoreLocation Cert:\\LocalMachine\\Root",
+                authority.display(),
+                certificate.display(),
+                names.join(", "),
+                key.display(),
+                certificate.display(),
+                key.display(),
+                names[0],
+                names[0],
+            )
+        })
+    }
+}
+
+/// Replaces a file as a whole; a secret one is readable by its owner only from the start.
+fn write(path: &Path, text: &str, secret: bool) -> Result<(), CliError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    if !secret {
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    }
+    #[cfg(not(unix))]
+    let _ = secret;
+    let mut file = builder.tempfile_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| CliError::failed(error.error))?;
+    Ok(())
+}
