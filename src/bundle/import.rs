@@ -362,7 +362,8 @@ fn publish_bundle(bundle: &Bundle, writer: &Writer, batch: &mut Batch<'_>) -> Re
     let index = bundle.index();
     batch.set_tag(&name, &tag(&bundle.lock().sequence.to_string()), index)?;
     if let Some(signatures) = bundle.signatures() {
-        let target = Descriptor::of(media_type::OCI_MANIFEST, &signatures.to_bytes(bundle.payload()));
+        let target =
+            Descriptor::of(media_type::OCI_MANIFEST, &signatures.simple().to_bytes(&bundle.claim().payload));
         batch.set_tag(&name, &tag(&trust::signature_tag(&index.digest)), &target)?;
     }
     Ok(())

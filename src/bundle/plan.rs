@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::tar;
 use crate::oci::{Descriptor, Digest, media_type};
 use crate::resolve::{Lock, LockedFile, Root};
-use crate::trust::{self, SignatureManifest};
+use crate::trust::{self, Attestation, Claim, Signatures};
 
 /// The type of the bundle index.
 pub const BUNDLE_TYPE: &str = "application/vnd.dray.bundle.v1+json";
@@ -24,6 +24,7 @@ pub const FILE_TYPE: &str = "application/vnd.dray.file.v1";
 pub(super) const ROLE: &str = "dev.dray.role";
 pub(super) const ROLE_BUNDLE: &str = "bundle";
 pub(super) const ROLE_SIGNATURES: &str = "signatures";
+pub(super) const ROLE_ATTESTATION: &str = "attestation";
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
@@ -144,7 +145,7 @@ struct ArtifactDocument<'a> {
 
 impl Tail {
     /// Makes the tail of a bundle of `lock`, to be written at `plan.tail`.
-    pub fn new(lock: &Lock, plan: &Plan, signatures: Option<&SignatureManifest>) -> Self {
+    pub fn new(lock: &Lock, plan: &Plan, signatures: Option<&Signatures>) -> Self {
         let mut writer = TailWriter::new(lock, plan);
         let lock_json = lock.to_json();
         let lock_layer = writer.blob(LOCK_TYPE, lock_json);
@@ -159,11 +160,19 @@ impl Tail {
 
         let mut listed = vec![with_role(&index, ROLE_BUNDLE)];
         if let Some(signatures) = signatures {
-            let payload = trust::payload(&lock.name.repository(), &index.digest);
+            let claim = Claim::new(&lock.name.repository(), &index.digest);
             writer.blob(media_type::OCI_CONFIG, trust::SIGNATURE_CONFIG.to_vec());
-            let manifest = writer.blob(media_type::OCI_MANIFEST, signatures.to_bytes(&payload));
-            writer.blob(trust::SIGNATURE_LAYER, payload);
+            let manifest = signatures.simple().to_bytes(&claim.payload);
+            let manifest = writer.blob(media_type::OCI_MANIFEST, manifest);
+            writer.blob(trust::SIGNATURE_LAYER, claim.payload);
             listed.push(with_role(&manifest, ROLE_SIGNATURES));
+            for attestation in signatures.attestations() {
+                let layer = writer.blob(trust::SIGSTORE_BUNDLE, attestation.to_bytes(&claim.statement));
+                let manifest = Attestation::manifest(layer, &index);
+                let mut manifest = writer.blob(media_type::OCI_MANIFEST, manifest);
+                manifest.artifact_type = Some(trust::SIGSTORE_BUNDLE.to_owned());
+                listed.push(with_role(&manifest, ROLE_ATTESTATION));
+            }
         }
         listed.extend(images);
         writer.finish(listed, index)
@@ -290,7 +299,7 @@ fn json(document: &impl Serialize) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::resolve::lock_tests::sample;
-    use crate::trust::{PrivateKey, Signature};
+    use crate::trust::PrivateKey;
 
     #[test]
     fn places_do_not_overlap_and_are_in_order() {
@@ -319,8 +328,8 @@ mod tests {
         let lock = sample(b"manifest", b"layer");
         let plan = Plan::new(&lock, 0).unwrap();
         let unsigned = Tail::new(&lock, &plan, None);
-        let payload = trust::payload(&lock.name.repository(), &unsigned.index.digest);
-        let signatures = SignatureManifest::new(vec![Signature::create(&PrivateKey::generate(), &payload)]);
+        let claim = Claim::new(&lock.name.repository(), &unsigned.index.digest);
+        let signatures = Signatures::create(&[PrivateKey::generate()], &claim).unwrap();
         let signed = Tail::new(&lock, &plan, Some(&signatures));
         assert_eq!(signed.index, unsigned.index);
         assert!(signed.bytes.len() > unsigned.bytes.len());

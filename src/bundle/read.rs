@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
 
-use super::plan::{Entry, LOCK_TYPE, Plan, ROLE, ROLE_BUNDLE, ROLE_SIGNATURES, Tail, blob_path};
+use super::plan::{
+    Entry, LOCK_TYPE, Plan, ROLE, ROLE_ATTESTATION, ROLE_BUNDLE, ROLE_SIGNATURES, Tail, blob_path,
+};
 use super::tar;
 use crate::file;
-use crate::oci::{Descriptor, Digest, Hasher, Reference};
+use crate::oci::{Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, Reference};
 use crate::resolve::{Lock, LockError, LockedBlob, LockedImage, MAX_LOCK_BYTES};
-use crate::trust::{self, KeyId, Policy, SignatureManifest, TrustError};
+use crate::trust::{Attestation, Claim, KeyId, Policy, SignatureManifest, Signatures, TrustError};
 
 /// The largest `index.json` or bundle index that is read.
 const MAX_INDEX_BYTES: u64 = 64 * 1024 * 1024;
@@ -117,13 +119,19 @@ pub struct Bundle {
     lock: Lock,
     plan: Plan,
     tail: Tail,
-    payload: Vec<u8>,
-    signatures: Option<SignatureManifest>,
+    claim: Claim,
+    signatures: Option<Signatures>,
 }
 
 #[derive(Deserialize)]
 struct Listing {
     manifests: Vec<Descriptor>,
+}
+
+impl Listing {
+    fn with_role<'a>(&'a self, role: &'a str) -> impl Iterator<Item = &'a Descriptor> {
+        self.manifests.iter().filter(move |m| m.annotations.get(ROLE).is_some_and(|value| value == role))
+    }
 }
 
 #[derive(Deserialize)]
@@ -143,10 +151,7 @@ impl Bundle {
         let (entries, mtime) = raw.entries()?;
         let index = raw.index_entry(&entries)?;
         let listing: Listing = raw.json(index)?;
-        let role = |role: &str| {
-            listing.manifests.iter().find(|m| m.annotations.get(ROLE).is_some_and(|value| value == role))
-        };
-        let bundle = role(ROLE_BUNDLE).ok_or_else(|| {
+        let bundle = listing.with_role(ROLE_BUNDLE).next().ok_or_else(|| {
             raw.malformed(index.offset, "the layout holds images, but no bundle made by dray")
         })?;
         let members: Listing = raw.document(&entries, bundle)?;
@@ -160,19 +165,12 @@ impl Bundle {
         let lock = Lock::from_json(&lock_bytes)
             .map_err(|source| BundleError::Lock { path: path.to_owned(), source })?;
 
-        let payload = trust::payload(&lock.name.repository(), &bundle.digest);
-        let signatures = match role(ROLE_SIGNATURES) {
-            None => None,
-            Some(descriptor) => {
-                let bytes = raw.blob(&entries, descriptor, MAX_INDEX_BYTES)?;
-                let manifest = SignatureManifest::parse(&bytes, &payload);
-                Some(manifest.map_err(|source| BundleError::Untrusted { path: path.to_owned(), source })?)
-            }
-        };
+        let claim = Claim::new(&lock.name.repository(), &bundle.digest);
+        let signatures = raw.signatures(&entries, &listing, &claim)?;
         let plan = Plan::new(&lock, mtime).map_err(|error| raw.malformed(0, &error.to_string()))?;
         let tail = Tail::new(&lock, &plan, signatures.as_ref());
         raw.compare(&entries, &plan, &tail)?;
-        Ok(Self { path: path.to_owned(), file: Arc::new(file), lock, plan, tail, payload, signatures })
+        Ok(Self { path: path.to_owned(), file: Arc::new(file), lock, plan, tail, claim, signatures })
     }
 
     /// The path that the bundle was opened at.
@@ -196,13 +194,13 @@ impl Bundle {
     }
 
     /// The signatures, if there are any.
-    pub fn signatures(&self) -> Option<&SignatureManifest> {
+    pub fn signatures(&self) -> Option<&Signatures> {
         self.signatures.as_ref()
     }
 
-    /// The bytes that a signature of this bundle is over.
-    pub fn payload(&self) -> &[u8] {
-        &self.payload
+    /// What a signature of this bundle is over.
+    pub fn claim(&self) -> &Claim {
+        &self.claim
     }
 
     /// The size of the file in bytes.
@@ -247,7 +245,7 @@ impl Bundle {
     /// Checks the signatures and gives the trusted keys that signed.
     pub fn check_signatures(&self, policy: &Policy) -> Result<BTreeSet<KeyId>, BundleError> {
         policy
-            .check(&self.payload, self.signatures.as_ref())
+            .check(&self.claim, self.signatures.as_ref())
             .map_err(|source| BundleError::Untrusted { path: self.path.clone(), source })
     }
 
@@ -406,6 +404,29 @@ impl Raw<'_> {
         } else {
             Err(self.malformed(entry.offset, &format!("{digest} has another content")))
         }
+    }
+
+    /// Reads the signatures of `claim` in both forms, as `index.json` lists them.
+    fn signatures(
+        &self,
+        entries: &[Entry],
+        listing: &Listing,
+        claim: &Claim,
+    ) -> Result<Option<Signatures>, BundleError> {
+        let untrusted = |source| BundleError::Untrusted { path: self.path.to_owned(), source };
+        let Some(descriptor) = listing.with_role(ROLE_SIGNATURES).next() else { return Ok(None) };
+        let bytes = self.blob(entries, descriptor, MAX_INDEX_BYTES)?;
+        let simple = SignatureManifest::parse(&bytes, &claim.payload).map_err(untrusted)?;
+        let mut attestations = Vec::new();
+        for descriptor in listing.with_role(ROLE_ATTESTATION).take(Signatures::MAX) {
+            let artifact: Artifact = self.document(entries, descriptor)?;
+            let layer = artifact.layers.first();
+            let layer = layer.ok_or_else(|| self.malformed(self.len, "an attestation without content"))?;
+            let bytes = self.blob(entries, layer, MAX_MANIFEST_BYTES as u64)?;
+            attestations.push(Attestation::parse(&bytes, &claim.statement).map_err(untrusted)?);
+        }
+        let signatures = Signatures::new(simple.signatures().to_vec(), attestations);
+        signatures.map(Some).map_err(untrusted)
     }
 
     fn read(&self, entry: &Entry, limit: u64) -> Result<Vec<u8>, BundleError> {

@@ -100,9 +100,16 @@ fn links_of(bundle: &Bundle, digest: &Digest, media_type: &str) -> Result<Links,
 /// Adds the bundle's own documents, as an import does.
 fn add_own(repositories: &mut BTreeMap<RepositoryName, Repository>, nth: usize, bundle: &Bundle) {
     let repository = repositories.entry(bundle.lock().name.repository()).or_default();
-    for (digest, media_type, _) in bundle.tail().documents() {
+    for (digest, media_type, bytes) in bundle.tail().documents() {
         repository.manifests.insert(digest.clone(), (nth, media_type.to_owned()));
         repository.blobs.insert(digest.clone(), nth);
+        // What is no manifest refers to nothing.
+        if let Ok(document) = Document::parse(Some(media_type), Bytes::copy_from_slice(bytes))
+            && let Some(subject) = document.subject()
+        {
+            let referrers = repository.referrers.entry(subject.digest.clone()).or_default();
+            referrers.insert(digest.clone(), document.as_referrer(digest));
+        }
     }
     repository.blobs.extend(bundle.lock().files.iter().map(|file| (file.digest.clone(), nth)));
     let mut tag = |text: String, target: Descriptor| {
@@ -110,7 +117,7 @@ fn add_own(repositories: &mut BTreeMap<RepositoryName, Repository>, nth: usize, 
     };
     tag(bundle.lock().sequence.to_string(), bundle.index().clone());
     if let Some(signatures) = bundle.signatures() {
-        let bytes = signatures.to_bytes(bundle.payload());
+        let bytes = signatures.simple().to_bytes(&bundle.claim().payload);
         let target = Descriptor::of(crate::oci::media_type::OCI_MANIFEST, &bytes);
         tag(trust::signature_tag(&bundle.index().digest), target);
     }

@@ -12,7 +12,7 @@ use super::*;
 use crate::oci::Digest;
 use crate::resolve::lock_tests::sample;
 use crate::resolve::{Lock, LockedBlob};
-use crate::trust::{Policy, PrivateKey, TrustError};
+use crate::trust::{Policy, PrivateKey, Signatures, TrustError};
 
 const MANIFEST: &[u8] = b"the manifest";
 
@@ -169,6 +169,10 @@ fn small_bundle(dir: &Path) -> (PathBuf, PrivateKey) {
     (path, key)
 }
 
+fn sign_by(path: &Path, key: &PrivateKey) -> Result<Bundle, BuildError> {
+    sign(path, |claim| Signatures::create(std::slice::from_ref(key), claim))
+}
+
 fn verify(path: &Path, key: &PrivateKey) -> Result<(), BundleError> {
     let bundle = Bundle::open(path)?;
     bundle.check_signatures(&Policy::new(vec![key.public()], 1).unwrap())?;
@@ -227,7 +231,7 @@ fn signing_again_adds_and_never_moves_the_head() {
     let (path, alice) = small_bundle(dir.path());
     let bob = PrivateKey::generate();
     let before = std::fs::read(&path).unwrap();
-    let bundle = sign(&path, std::slice::from_ref(&bob)).unwrap();
+    let bundle = sign_by(&path, &bob).unwrap();
     let two = Policy::new(vec![alice.public(), bob.public()], 2).unwrap();
     assert_eq!(bundle.check_signatures(&two).unwrap().len(), 2);
     let after = std::fs::read(&path).unwrap();
@@ -242,7 +246,7 @@ fn a_signing_that_was_killed_is_finished_by_the_next() {
     let (path, alice) = small_bundle(dir.path());
     let unsigned_twice = std::fs::read(&path).unwrap();
     let bob = PrivateKey::generate();
-    sign(&path, std::slice::from_ref(&bob)).unwrap();
+    sign_by(&path, &bob).unwrap();
     let signed = std::fs::read(&path).unwrap();
     let tail_at = Bundle::open(&path).unwrap().tail().entries[0].header;
     let mut kept = tail_at.to_be_bytes().to_vec();
@@ -254,7 +258,7 @@ fn a_signing_that_was_killed_is_finished_by_the_next() {
     torn.extend_from_slice(&unsigned_twice[torn.len()..]);
     std::fs::write(&path, &torn).unwrap();
     std::fs::write(dir.path().join("small.tar.tail"), &kept).unwrap();
-    let bundle = sign(&path, std::slice::from_ref(&alice)).unwrap();
+    let bundle = sign_by(&path, &alice).unwrap();
     let two = Policy::new(vec![alice.public(), bob.public()], 2).unwrap();
     assert_eq!(bundle.check_signatures(&two).unwrap().len(), 2);
 }

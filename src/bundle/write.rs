@@ -15,7 +15,7 @@ use super::tar;
 use crate::file;
 use crate::oci::{Descriptor, Digest, Hasher};
 use crate::resolve::{Lock, LockedBlob};
-use crate::trust::{self, PrivateKey, Signature, SignatureManifest};
+use crate::trust::{Claim, PrivateKey, Signatures, TrustError};
 
 /// How much is gathered before it is hashed and written.
 const CHUNK: usize = 1024 * 1024;
@@ -82,6 +82,9 @@ pub enum BuildError {
     /// The bundle that is to be signed cannot be read.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The signatures cannot be added.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 /// How a bundle is built.
@@ -119,7 +122,7 @@ pub async fn build(
     options: &BuildOptions<'_>,
 ) -> Result<Built, BuildError> {
     let plan = Plan::new(lock, options.mtime)?;
-    let tail = signed_tail(lock, &plan, options.keys);
+    let tail = signed_tail(lock, &plan, options.keys)?;
     let size = plan.tail + tail.bytes.len() as u64;
     let partial = Partial::open(options.output, lock, &plan, size)?;
     let mut continued = 0;
@@ -137,14 +140,13 @@ pub async fn build(
     Ok(Built { index: tail.index, size, continued })
 }
 
-fn signed_tail(lock: &Lock, plan: &Plan, keys: &[PrivateKey]) -> Tail {
+fn signed_tail(lock: &Lock, plan: &Plan, keys: &[PrivateKey]) -> Result<Tail, TrustError> {
     let tail = Tail::new(lock, plan, None);
     if keys.is_empty() {
-        return tail;
+        return Ok(tail);
     }
-    let payload = trust::payload(&lock.name.repository(), &tail.index.digest);
-    let signatures = keys.iter().map(|key| Signature::create(key, &payload)).collect();
-    Tail::new(lock, plan, Some(&SignatureManifest::new(signatures)))
+    let claim = Claim::new(&lock.name.repository(), &tail.index.digest);
+    Ok(Tail::new(lock, plan, Some(&Signatures::create(keys, &claim)?)))
 }
 
 /// Where a blob goes on.
@@ -354,18 +356,20 @@ fn write_error(path: &Path, needed: u64, source: io::Error) -> BuildError {
     }
 }
 
-/// Adds a signature by each of `keys` to the bundle at `path`, rewriting its tail only.
+/// Adds the signatures that `make` gives for the bundle at `path`, rewriting its tail only.
 ///
 /// The new tail is first kept beside the bundle as `PATH.tail`, so that a run that is killed while it writes is
 /// finished by the next one.
-pub fn sign(path: &Path, keys: &[PrivateKey]) -> Result<Bundle, BuildError> {
+pub fn sign(
+    path: &Path,
+    make: impl FnOnce(&Claim) -> Result<Signatures, TrustError>,
+) -> Result<Bundle, BuildError> {
     let sidecar = with_suffix(path, ".tail");
     finish_signing(path, &sidecar)?;
     let bundle = Bundle::open(path)?;
-    let mut signatures = bundle.signatures().map(|s| s.signatures().to_vec()).unwrap_or_default();
-    signatures.extend(keys.iter().map(|key| Signature::create(key, bundle.payload())));
+    let signatures = bundle.signatures().cloned().unwrap_or_default().with(make(bundle.claim())?)?;
     let plan = Plan::new(bundle.lock(), bundle.mtime())?;
-    let tail = Tail::new(bundle.lock(), &plan, Some(&SignatureManifest::new(signatures)));
+    let tail = Tail::new(bundle.lock(), &plan, Some(&signatures));
     let io = |source| BuildError::Io { path: sidecar.clone(), source };
     let mut kept = plan.tail.to_be_bytes().to_vec();
     kept.extend_from_slice(&tail.bytes);

@@ -153,6 +153,7 @@ impl From<BuildError> for CliError {
     fn from(error: BuildError) -> Self {
         match error {
             BuildError::Bundle(error) => error.into(),
+            BuildError::Trust(error) => error.into(),
             BuildError::Digest { .. } => Self::new(Kind::Verification, error),
             BuildError::Fetch { ref source, .. } => {
                 let upstream = source.downcast_ref::<UpstreamError>();

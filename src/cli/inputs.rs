@@ -10,16 +10,17 @@ use dray::resolve::{
     self, Definition, DefinitionError, Lock, LockError, LockedFile, MAX_LOCK_BYTES, ResolveError,
     ResolveOptions, WantedFile,
 };
-use dray::trust::{KeyError, Policy, PrivateKey, PublicKey, TrustError};
+use dray::trust::{self, KeyError, KeyringError, Policy, PrivateKey, PublicKey, TrustError};
 use dray::upstream::{Upstream, UpstreamError};
 use futures_util::stream::{self, StreamExt as _};
 
 use super::error::{CliError, Kind};
+use super::passphrase;
 use super::runtime::{self, Context};
 use super::upstream;
 
 /// The largest key file that is read.
-const MAX_KEY_BYTES: u64 = 64 * 1024;
+pub(crate) const MAX_KEY_BYTES: u64 = 64 * 1024;
 
 /// Either a definition, which is resolved first, or a lock.
 #[derive(Args, Clone, Debug)]
@@ -142,20 +143,25 @@ pub(crate) fn catalog(context: &Context) -> Result<Catalog, CliError> {
     Catalog::with_overrides(&context.global.catalog).map_err(CliError::usage)
 }
 
-/// Reads private keys.
+/// Reads private keys; what is encrypted is opened with the passphrase of `DRAY_KEY_PASSPHRASE` or the terminal.
 pub(crate) fn private_keys(paths: &[PathBuf]) -> Result<Vec<PrivateKey>, CliError> {
     let read = |path: &PathBuf| {
         let pem = zeroize::Zeroizing::new(read_text(path)?);
-        PrivateKey::from_pem(&pem).map_err(|error| key_error(path, &error))
+        let key = match PrivateKey::from_pem(&pem) {
+            Err(KeyError::Encrypted) => {
+                let passphrase = passphrase::ask(&format!("passphrase of {}: ", path.display()))?;
+                PrivateKey::from_encrypted_pem(&pem, &passphrase)
+            }
+            read => read,
+        };
+        key.map_err(|error| key_error(path, &error))
     };
     paths.iter().map(read).collect()
 }
 
-/// Reads public keys.
+/// Reads public keys: files, or directories of them.
 pub(crate) fn public_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>, CliError> {
-    let read =
-        |path: &PathBuf| PublicKey::from_pem(&read_text(path)?).map_err(|error| key_error(path, &error));
-    paths.iter().map(read).collect()
+    Ok(trust::read_keys(paths)?)
 }
 
 fn key_error(path: &Path, error: &KeyError) -> CliError {
@@ -165,7 +171,7 @@ fn key_error(path: &Path, error: &KeyError) -> CliError {
 /// Whose bundles are accepted.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Trust {
-    /// A public key that is trusted, made by `dray keygen`; may be repeated
+    /// A public key that is trusted, or a directory of them with its policy.yaml; may be repeated
     #[arg(
         long = "trust",
         id = "trust",
@@ -189,8 +195,7 @@ impl Trust {
             context.output.warn("signatures are not checked (--insecure-skip-verify)");
             return Ok(None);
         }
-        let policy = Policy::new(public_keys(&self.keys)?, self.threshold);
-        policy.map(Some).map_err(CliError::usage)
+        Ok(Some(trust::read_policy(&self.keys, self.threshold)?))
     }
 }
 
@@ -213,6 +218,12 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, CliError>
 
 impl From<DefinitionError> for CliError {
     fn from(error: DefinitionError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<KeyringError> for CliError {
+    fn from(error: KeyringError) -> Self {
         Self::usage(error)
     }
 }

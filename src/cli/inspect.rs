@@ -6,7 +6,7 @@ use clap::Args;
 use dray::bundle::Bundle;
 use dray::oci::NodeKind;
 use dray::resolve::Lock;
-use dray::trust::{PublicKey, SignatureManifest};
+use dray::trust::PublicKey;
 use serde_json::json;
 
 use super::error::CliError;
@@ -25,7 +25,7 @@ pub(crate) struct Inspect {
     /// The bundle
     #[arg(value_name = "BUNDLE")]
     bundle: PathBuf,
-    /// Say of each signature whether it is by this public key; may be repeated
+    /// Say of each signature whether it is by this public key, or one of this directory; may be repeated
     #[arg(long, value_name = "PUB", value_delimiter = ',')]
     trust: Vec<PathBuf>,
     /// List every image with what is kept of it
@@ -70,10 +70,10 @@ impl Inspect {
 
 /// Each signature: the key that it says it is by, and whether one of `keys` verifies it.
 fn signatures(bundle: &Bundle, keys: &[PublicKey]) -> Vec<(String, bool)> {
-    let all = bundle.signatures().map(SignatureManifest::signatures).unwrap_or_default();
+    let all = bundle.signatures().map(|all| all.simple().signatures()).unwrap_or_default();
     all.iter()
         .map(|signature| {
-            let by = keys.iter().find(|key| key.verifies(bundle.payload(), &signature.der));
+            let by = keys.iter().find(|key| key.verifies(&bundle.claim().payload, &signature.der));
             let claimed = || signature.claimed_key.clone().unwrap_or_else(|| "unnamed".into());
             (by.map_or_else(claimed, |key| key.id().to_string()), by.is_some())
         })

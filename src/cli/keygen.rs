@@ -9,6 +9,7 @@ use dray::trust::PrivateKey;
 use serde::Serialize;
 
 use super::error::CliError;
+use super::passphrase;
 use super::runtime::Context;
 
 /// Make a key pair for signing bundles
@@ -17,12 +18,15 @@ use super::runtime::Context;
 /// hands as possible; carry the public half to the site by a way that you trust.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  dray keygen -o release\n  dray build -f plant.yaml -o plant.tar --key release.key"
+    after_help = "Examples:\n  dray keygen -o release --passphrase\n  dray build -f plant.yaml -o plant.tar --key release.key"
 )]
 pub(crate) struct Keygen {
     /// Where to write: PREFIX.key and PREFIX.pub
     #[arg(short, long, value_name = "PREFIX")]
     output: PathBuf,
+    /// Encrypt the private key under a passphrase, typed or from `DRAY_KEY_PASSPHRASE`
+    #[arg(long)]
+    passphrase: bool,
 }
 
 #[derive(Serialize)]
@@ -38,7 +42,8 @@ impl Keygen {
         let key = PrivateKey::generate();
         let private_key = with_suffix(&self.output, ".key");
         let public_key = with_suffix(&self.output, ".pub");
-        let pem = key.to_pem().map_err(CliError::failed)?;
+        let pem = if self.passphrase { key.to_encrypted_pem(&passphrase::choose()?) } else { key.to_pem() };
+        let pem = pem.map_err(CliError::failed)?;
         write_new(&private_key, pem.as_bytes(), true)?;
         let public_pem = key.public().to_pem().map_err(CliError::failed)?;
         if let Err(error) = write_new(&public_key, public_pem.as_bytes(), false) {

@@ -18,6 +18,7 @@ mod keygen;
 mod lock;
 mod node_config;
 mod output;
+mod passphrase;
 mod plan;
 mod releases;
 mod runtime;

@@ -10,11 +10,10 @@ use clap::{Args, ValueEnum};
 use dray::bundle::{Bundle, ServedBundles};
 use dray::registry::{AccessLog, Config, Naming, Server, Tls, Users, Wants};
 use dray::store::{Content, Store};
-use dray::trust::Policy;
+use dray::trust;
 use serde::Serialize;
 
 use super::error::{CliError, Kind};
-use super::inputs;
 use super::runtime::{Context, serve, stop_signal};
 
 /// Serve images as a registry
@@ -34,7 +33,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "BUNDLE", num_args = 1..)]
     bundle: Vec<PathBuf>,
 
-    /// With --bundle: a public key that must have signed it; may be repeated
+    /// With --bundle: a public key that must have signed it, or a directory of them; may be repeated
     #[arg(long, value_name = "PUB", value_delimiter = ',', requires = "bundle")]
     trust: Vec<PathBuf>,
 
@@ -144,7 +143,7 @@ impl Serve {
                 .output
                 .warn("signatures are not checked; name the keys that must have signed with --trust");
         } else {
-            let policy = Policy::new(inputs::public_keys(&self.trust)?, self.threshold)?;
+            let policy = trust::read_policy(&self.trust, self.threshold)?;
             for bundle in &bundles {
                 bundle.check_signatures(&policy)?;
             }

@@ -1,36 +1,69 @@
 //! `dray sign`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dray::bundle;
+use dray::bundle::{self, Bundle};
+use dray::trust::{self, Signatures};
 use serde_json::json;
 
 use super::error::CliError;
-use super::inputs;
+use super::inputs::{self, MAX_KEY_BYTES};
+use super::output::write_file;
 use super::runtime::Context;
 
 /// Add a signature to a bundle
 ///
-/// Only the last few kilobytes of the file are rewritten. Signatures that are there stay.
+/// Only the last few kilobytes of the file are rewritten. Signatures that are there stay. A key that never leaves its
+/// device signs in two steps: --payload-out gives the bytes, --signature takes what the device made of them.
 #[derive(Args)]
 #[command(
-    after_help = "Example, for a site that wants two people to release:\n  dray sign plant.tar --key second.key"
+    after_help = "Examples:\n  dray sign plant.tar --key second.key\n  dray sign plant.tar --payload-out plant.payload\n  openssl dgst -sha256 -sign hsm.key -out plant.sig plant.payload\n  dray sign plant.tar --signature plant.sig --public-key hsm.pub"
 )]
 pub(crate) struct Sign {
     /// The bundle
     #[arg(value_name = "BUNDLE")]
     bundle: PathBuf,
+    #[command(flatten)]
+    way: Way,
+    /// The public half of the key that made --signature
+    #[arg(long, value_name = "PUB", requires = "signature")]
+    public_key: Option<PathBuf>,
+    /// With --payload-out: write the bytes for the Sigstore form as well
+    #[arg(long, value_name = "FILE", requires = "payload_out")]
+    statement_out: Option<PathBuf>,
+    /// With --signature: add this signature of the bytes of --statement-out as well
+    #[arg(long, value_name = "FILE", requires = "signature")]
+    statement_signature: Option<PathBuf>,
+}
+
+/// Who signs.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Way {
     /// The private key, made by `dray keygen`; may be repeated
-    #[arg(long, value_name = "KEY", required = true, value_delimiter = ',')]
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
     key: Vec<PathBuf>,
+    /// Sign nothing, but write the bytes that are to be signed with ECDSA P-256 and SHA-256
+    #[arg(long, value_name = "FILE")]
+    payload_out: Option<PathBuf>,
+    /// Add this signature of those bytes: DER, base64 of DER, or the two numbers that PKCS#11 gives
+    #[arg(long, value_name = "FILE", requires = "public_key")]
+    signature: Option<PathBuf>,
 }
 
 impl Sign {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
-        let keys = inputs::private_keys(&self.key)?;
-        let bundle = bundle::sign(&self.bundle, &keys)?;
-        let signatures = bundle.signatures().map_or(0, |manifest| manifest.signatures().len());
+        if let Some(path) = &self.way.payload_out {
+            return self.write_payload(context, path);
+        }
+        let bundle = if let Some(signature) = &self.way.signature {
+            self.attach(signature)?
+        } else {
+            let keys = inputs::private_keys(&self.way.key)?;
+            bundle::sign(&self.bundle, |claim| Signatures::create(&keys, claim))?
+        };
+        let signatures = bundle.signatures().map_or(0, |all| all.simple().signatures().len());
         let value = json!({
             "bundle": self.bundle,
             "digest": bundle.index().digest,
@@ -39,5 +72,36 @@ impl Sign {
         context.output.result(&value, || {
             format!("{}: {} signatures of {}", self.bundle.display(), signatures, bundle.index().digest)
         })
+    }
+
+    /// Writes what a signer elsewhere is to sign.
+    fn write_payload(&self, context: &Context, path: &Path) -> Result<(), CliError> {
+        let bundle = Bundle::open(&self.bundle)?;
+        write_file(path, &bundle.claim().payload)?;
+        if let Some(path) = &self.statement_out {
+            write_file(path, &trust::signed_bytes(&bundle.claim().statement))?;
+        }
+        let value = json!({
+            "bundle": self.bundle,
+            "digest": bundle.index().digest,
+            "payload": path,
+            "statement": self.statement_out,
+        });
+        context
+            .output
+            .result(&value, || format!("{}: sign these bytes with ECDSA P-256 and SHA-256", path.display()))
+    }
+
+    /// Adds what a signer elsewhere made.
+    fn attach(&self, signature: &Path) -> Result<Bundle, CliError> {
+        let keys = inputs::public_keys(self.public_key.as_slice())?;
+        let [key] = &keys[..] else {
+            return Err(CliError::usage("--public-key names more than one key; give the one that signed"));
+        };
+        let signature = inputs::read_bounded(signature, MAX_KEY_BYTES)?;
+        let statement = self.statement_signature.as_deref();
+        let statement = statement.map(|path| inputs::read_bounded(path, MAX_KEY_BYTES)).transpose()?;
+        let accept = |claim: &_| Signatures::accept(key, claim, &signature, statement.as_deref());
+        Ok(bundle::sign(&self.bundle, accept)?)
     }
 }

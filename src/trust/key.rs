@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use p256::ecdsa::signature::{Signer, Verifier};
 use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use p256::elliptic_curve::Generate;
-use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, LineEnding};
+use pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, LineEnding};
 use zeroize::Zeroizing;
 
 use crate::oci::Digest;
@@ -19,8 +21,14 @@ pub enum KeyError {
     )]
     Private,
     /// A key that needs a passphrase.
-    #[error("the private key is encrypted")]
+    #[error("the private key is encrypted and needs its passphrase")]
     Encrypted,
+    /// A passphrase that does not open the key, or an encryption that is not understood.
+    #[error(
+        "the passphrase does not open the private key, or it is encrypted in an old way; \
+         encrypt it anew with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY`"
+    )]
+    Passphrase,
     /// Not an SPKI PEM, or not a P-256 key.
     #[error("not an ECDSA P-256 public key in PEM (`-----BEGIN PUBLIC KEY-----`)")]
     Public,
@@ -38,6 +46,11 @@ pub enum KeyError {
 pub struct KeyId(String);
 
 impl KeyId {
+    /// An identifier from its 64 hexadecimal digits.
+    pub(super) fn from_hex(hex: String) -> Self {
+        Self(hex)
+    }
+
     /// The identifier as a string.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -71,6 +84,21 @@ impl PrivateKey {
             return Err(KeyError::Encrypted);
         }
         SigningKey::from_pkcs8_pem(pem.trim()).map(Self).map_err(|_| KeyError::Private)
+    }
+
+    /// Reads PKCS#8 PEM that is encrypted under `passphrase` (PBES2: scrypt or PBKDF2 with AES).
+    pub fn from_encrypted_pem(pem: &str, passphrase: &str) -> Result<Self, KeyError> {
+        SigningKey::from_pkcs8_encrypted_pem(pem.trim(), passphrase)
+            .map(Self)
+            .map_err(|_| KeyError::Passphrase)
+    }
+
+    /// Writes PKCS#8 PEM, encrypted under `passphrase`: scrypt with the parameters that OpenSSL takes (16 MiB) and
+    /// AES-256-CBC.
+    pub fn to_encrypted_pem(&self, passphrase: &str) -> Result<Zeroizing<String>, KeyError> {
+        self.0
+            .to_pkcs8_encrypted_pem(passphrase, LineEnding::LF)
+            .map_err(|error| KeyError::Encode(error.to_string()))
     }
 
     /// Writes PKCS#8 PEM, unencrypted.
@@ -123,6 +151,18 @@ impl PublicKey {
         KeyId(Digest::sha256(der.as_bytes()).hex().to_owned())
     }
 
+    /// This key's signature of `message` in DER, from whatever form the signer gave it in: DER, base64 of DER, or the
+    /// two numbers one after the other as PKCS#11 tools write them. None when it is no signature of `message`.
+    pub fn accept(&self, message: &[u8], signature: &[u8]) -> Option<Vec<u8>> {
+        let text = std::str::from_utf8(signature).ok().map(str::trim);
+        let decoded = text.and_then(|text| STANDARD.decode(text).ok());
+        [Some(signature), decoded.as_deref()].into_iter().flatten().find_map(|bytes| {
+            let parsed = Signature::from_der(bytes).or_else(|_| Signature::from_slice(bytes)).ok()?;
+            let der = parsed.to_der().as_bytes().to_vec();
+            self.verifies(message, &der).then_some(der)
+        })
+    }
+
     /// Whether `der` is this key's signature of `message`.
     pub fn verifies(&self, message: &[u8], der: &[u8]) -> bool {
         Signature::from_der(der).is_ok_and(|signature| self.0.verify(message, &signature).is_ok())
@@ -172,6 +212,29 @@ mod tests {
     fn reads_openssl_s_keys() {
         let key = PrivateKey::from_pem(FOREIGN_PRIVATE).unwrap();
         assert_eq!(key.public(), PublicKey::from_pem(FOREIGN_PUBLIC).unwrap());
+    }
+
+    #[test]
+    fn a_passphrase_opens_what_it_closed() {
+        let key = PrivateKey::generate();
+        let pem = key.to_encrypted_pem("correct horse").unwrap();
+        assert!(pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"));
+        assert!(matches!(PrivateKey::from_pem(&pem), Err(KeyError::Encrypted)));
+        assert!(matches!(PrivateKey::from_encrypted_pem(&pem, "battery"), Err(KeyError::Passphrase)));
+        assert_eq!(PrivateKey::from_encrypted_pem(&pem, "correct horse").unwrap().public(), key.public());
+    }
+
+    #[test]
+    fn takes_signatures_in_the_forms_that_signers_give_them_in() {
+        let key = PrivateKey::generate();
+        let der = key.sign(b"cargo");
+        let fixed = Signature::from_der(&der).unwrap().to_bytes();
+        let text = format!("{}\n", STANDARD.encode(&der));
+        for form in [&der[..], &fixed[..], text.as_bytes()] {
+            assert_eq!(key.public().accept(b"cargo", form).as_deref(), Some(&der[..]));
+            assert_eq!(key.public().accept(b"Cargo", form), None);
+        }
+        assert_eq!(key.public().accept(b"cargo", b""), None);
     }
 
     #[test]

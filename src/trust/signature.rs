@@ -1,4 +1,4 @@
-//! Signatures of a bundle in the simple-signing layout, and the policy that decides whether they suffice.
+//! Signatures of a bundle in the simple-signing layout, which cosign and containers/image read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{KeyId, PrivateKey, PublicKey};
+use super::{KeyId, PrivateKey, PublicKey, TrustError};
 use crate::oci::{Descriptor, Digest, RepositoryName, media_type};
 
 /// The media type of a signed payload.
@@ -23,43 +23,6 @@ const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 const KEY_ANNOTATION: &str = "dev.dray.key-id";
 /// More signatures than any release process asks for; each costs a verification per trusted key.
 const MAX_SIGNATURES: usize = 64;
-
-/// Why a bundle is not trusted.
-#[derive(Debug, thiserror::Error)]
-pub enum TrustError {
-    /// No signature at all.
-    #[error("the bundle is not signed")]
-    Unsigned,
-    /// Signatures are there, but not enough of them are by trusted keys.
-    #[error(
-        "the bundle has {found} of {needed} required signatures by trusted keys ({})",
-        signers(.claimed)
-    )]
-    Untrusted {
-        /// Distinct trusted keys that signed.
-        found: usize,
-        /// How many are required.
-        needed: usize,
-        /// The keys that the signatures say they are by.
-        claimed: Vec<String>,
-    },
-    /// A signature manifest that is not of the expected form.
-    #[error("the signature manifest is malformed: {0}")]
-    Malformed(String),
-    /// More trusted signatures required than keys given.
-    #[error("{needed} signatures are required but only {keys} trusted keys are given")]
-    Threshold {
-        /// How many signatures are required.
-        needed: usize,
-        /// How many distinct keys are trusted.
-        keys: usize,
-    },
-}
-
-fn signers(claimed: &[String]) -> String {
-    let short: Vec<&str> = claimed.iter().map(|id| id.get(..16).unwrap_or(id)).collect();
-    format!("signed by {}", short.join(", "))
-}
 
 /// One signature of a payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +73,7 @@ pub fn signature_tag(digest: &Digest) -> String {
 }
 
 /// The manifest that holds the signatures of one payload, a layer for each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SignatureManifest {
     signatures: Vec<Signature>,
 }
@@ -184,52 +147,6 @@ impl SignatureManifest {
     }
 }
 
-/// Which signatures a bundle must have.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    keys: Vec<PublicKey>,
-    threshold: usize,
-}
-
-impl Policy {
-    /// A bundle must be signed by at least `threshold` different keys of `keys`.
-    ///
-    /// A key that is given twice counts once, so nobody releases alone by repeating himself.
-    pub fn new(keys: Vec<PublicKey>, threshold: usize) -> Result<Self, TrustError> {
-        let distinct: BTreeMap<KeyId, PublicKey> = keys.into_iter().map(|key| (key.id(), key)).collect();
-        let threshold = threshold.max(1);
-        if distinct.len() < threshold {
-            return Err(TrustError::Threshold { needed: threshold, keys: distinct.len() });
-        }
-        Ok(Self { keys: distinct.into_values().collect(), threshold })
-    }
-
-    /// The trusted keys.
-    pub fn keys(&self) -> &[PublicKey] {
-        &self.keys
-    }
-
-    /// Checks `signatures` of `payload` and gives the trusted keys that signed.
-    pub fn check(
-        &self,
-        payload: &[u8],
-        signatures: Option<&SignatureManifest>,
-    ) -> Result<BTreeSet<KeyId>, TrustError> {
-        let signatures =
-            signatures.filter(|manifest| !manifest.signatures.is_empty()).ok_or(TrustError::Unsigned)?;
-        let verified = signatures.verified_by(payload, &self.keys);
-        if verified.len() < self.threshold {
-            let claimed = |s: &Signature| s.claimed_key.clone().unwrap_or_else(|| "an unnamed key".into());
-            return Err(TrustError::Untrusted {
-                found: verified.len(),
-                needed: self.threshold,
-                claimed: signatures.signatures.iter().map(claimed).collect(),
-            });
-        }
-        Ok(verified)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -247,39 +164,6 @@ mod tests {
             r#"{{"critical":{{"identity":{{"docker-reference":"bundles.dray.dev/plant-7"}},"image":{{"docker-manifest-digest":"{digest}"}},"type":"cosign container image signature"}},"optional":null}}"#
         );
         assert_eq!(String::from_utf8(signed_payload()).unwrap(), expected);
-    }
-
-    #[test]
-    fn threshold_counts_distinct_trusted_keys() {
-        let (alice, bob, mallory) = (PrivateKey::generate(), PrivateKey::generate(), PrivateKey::generate());
-        let payload = signed_payload();
-        let by = |keys: &[&PrivateKey]| {
-            SignatureManifest::new(keys.iter().map(|key| Signature::create(key, &payload)).collect())
-        };
-        let trusted = vec![alice.public(), bob.public()];
-        let one = Policy::new(trusted.clone(), 1).unwrap();
-        let two = Policy::new(trusted.clone(), 2).unwrap();
-        assert!(one.check(&payload, Some(&by(&[&alice]))).is_ok());
-        assert!(two.check(&payload, Some(&by(&[&alice, &bob]))).is_ok());
-        assert!(matches!(
-            two.check(&payload, Some(&by(&[&alice, &alice, &mallory]))),
-            Err(TrustError::Untrusted { found: 1, needed: 2, .. })
-        ));
-        assert!(matches!(one.check(&payload, None), Err(TrustError::Unsigned)));
-        assert!(matches!(one.check(&payload, Some(&by(&[]))), Err(TrustError::Unsigned)));
-        assert!(matches!(one.check(&payload, Some(&by(&[&mallory]))), Err(TrustError::Untrusted { .. })));
-        let repeated = vec![alice.public(), alice.public()];
-        assert!(matches!(Policy::new(repeated, 2), Err(TrustError::Threshold { needed: 2, keys: 1 })));
-    }
-
-    #[test]
-    fn a_claimed_key_is_no_proof() {
-        let (alice, mallory) = (PrivateKey::generate(), PrivateKey::generate());
-        let payload = signed_payload();
-        let mut forged = Signature::create(&mallory, &payload);
-        forged.claimed_key = Some(alice.public().id().as_str().to_owned());
-        let policy = Policy::new(vec![alice.public()], 1).unwrap();
-        assert!(policy.check(&payload, Some(&SignatureManifest::new(vec![forged]))).is_err());
     }
 
     #[test]
