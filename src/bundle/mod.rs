@@ -16,7 +16,7 @@ pub use import::{ImportError, ImportOptions, ImportRecord, import};
 pub use inventory::{Inventory, InventoryError, MAX_INVENTORY_BYTES};
 pub use plan::{BUNDLE_TYPE, Entry, FILE_TYPE, LOCK_TYPE, Plan, PlanError, Tail};
 pub use read::{Bundle, BundleError, Damage, Place};
-pub use serve::ServedBundles;
+pub use serve::{ServeError, ServedBundles};
 pub use write::{BlobSource, BuildError, BuildOptions, Built, SourceError, build, sign};
 
 #[cfg(test)]

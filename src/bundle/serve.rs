@@ -1,7 +1,7 @@
 //! Serving bundles as they are: names from the lock, bytes from the file, each blob verified before its first byte
 //! leaves.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +10,28 @@ use super::read::Bundle;
 use crate::oci::{Descriptor, Digest, Document, RepositoryName, Tag};
 use crate::store::{Blob, Content, ContentError, Manifest, Stamp, Verified};
 use crate::trust;
+
+/// Why bundles cannot be served as they are.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// They leave out what a store has, and nothing here is a store.
+    #[error(
+        "{count} blobs ({bytes} bytes) are left out of the bundle, so these images would not start: {}; import it into \
+         the store that has the rest, or serve the bundle that it builds on beside it",
+        images.join(", ")
+    )]
+    LeftOut {
+        /// How many blobs are in none of the bundles.
+        count: usize,
+        /// Their size together in bytes.
+        bytes: u64,
+        /// The images that need them.
+        images: Vec<String>,
+    },
+    /// A bundle cannot be read.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+}
 
 /// Bundles that are served together. Where two have the same tag, the later one counts.
 pub struct ServedBundles {
@@ -33,32 +55,63 @@ struct Repository {
 /// What a manifest says about other content.
 #[derive(Default)]
 struct Links {
-    blobs: Vec<Digest>,
+    /// Its configuration and layers, with the bundles that have them.
+    blobs: Vec<(Digest, usize)>,
     /// The subject, and how this manifest appears among its referrers.
     subject: Option<(Digest, Descriptor)>,
 }
 
 impl ServedBundles {
     /// Takes `bundles`, whose signatures the caller has checked. Reads their manifests, but no layer.
-    pub fn new(bundles: Vec<Bundle>) -> Result<Self, ContentError> {
+    ///
+    /// What one of them leaves out must be in another.
+    pub fn new(bundles: Vec<Bundle>) -> Result<Self, ServeError> {
+        check_left_out(&bundles)?;
         let stamps = bundles
             .iter()
             .map(|b| Ok(Stamp::of(&b.file().metadata()?)))
             .collect::<Result<_, ContentError>>()?;
         let mut repositories = BTreeMap::new();
-        for (nth, bundle) in bundles.iter().enumerate() {
-            add_images(&mut repositories, nth, bundle)?;
-            add_own(&mut repositories, nth, bundle);
+        for nth in 0..bundles.len() {
+            add_images(&mut repositories, nth, &bundles)?;
+            add_own(&mut repositories, nth, &bundles);
         }
         Ok(Self { bundles, stamps, repositories, verified: Verified::default() })
     }
 }
 
+/// The bundle that has the content `digest`: the `nth` if it does, or the last of the others.
+fn holder(bundles: &[Bundle], nth: usize, digest: &Digest) -> Option<usize> {
+    let own = &bundles[nth];
+    if own.place(digest).is_some() || own.tail_place(digest).is_some() {
+        return Some(nth);
+    }
+    bundles.iter().rposition(|bundle| bundle.place(digest).is_some())
+}
+
+fn check_left_out(bundles: &[Bundle]) -> Result<(), ServeError> {
+    let mut absent = BTreeMap::new();
+    let mut images = BTreeSet::new();
+    for (nth, bundle) in bundles.iter().enumerate() {
+        let lock = bundle.lock();
+        let missing = lock.requires.iter().filter(|blob| holder(bundles, nth, &blob.digest).is_none());
+        absent.extend(missing.map(|blob| (&blob.digest, blob.size)));
+        let needs = lock.images.iter().filter(|image| image.contents().any(|d| absent.contains_key(d)));
+        images.extend(needs.map(|image| image.reference.to_string()));
+    }
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let (count, bytes) = (absent.len(), absent.values().sum());
+    Err(ServeError::LeftOut { count, bytes, images: images.into_iter().collect() })
+}
+
 fn add_images(
     repositories: &mut BTreeMap<RepositoryName, Repository>,
     nth: usize,
-    bundle: &Bundle,
+    bundles: &[Bundle],
 ) -> Result<(), ContentError> {
+    let bundle = &bundles[nth];
     let mut read: HashMap<&Digest, Links> = HashMap::new();
     for image in &bundle.lock().images {
         let repository = repositories.entry(image.reference.name().clone()).or_default();
@@ -67,10 +120,10 @@ fn add_images(
         for (digest, media_type) in std::iter::once(root).chain(children) {
             repository.manifests.insert(digest.clone(), (nth, media_type.clone()));
             if !read.contains_key(digest) {
-                read.insert(digest, links_of(bundle, digest, media_type)?);
+                read.insert(digest, links_of(bundles, nth, digest, media_type)?);
             }
             let links = &read[digest];
-            repository.blobs.extend(links.blobs.iter().map(|blob| (blob.clone(), nth)));
+            repository.blobs.extend(links.blobs.iter().cloned());
             if let Some((subject, referrer)) = &links.subject {
                 let referrers = repository.referrers.entry(subject.clone()).or_default();
                 referrers.insert(digest.clone(), referrer.clone());
@@ -84,21 +137,27 @@ fn add_images(
     Ok(())
 }
 
-fn links_of(bundle: &Bundle, digest: &Digest, media_type: &str) -> Result<Links, ContentError> {
+fn links_of(
+    bundles: &[Bundle],
+    nth: usize,
+    digest: &Digest,
+    media_type: &str,
+) -> Result<Links, ContentError> {
     let damaged = || ContentError::Damaged(digest.clone());
-    let bytes = bundle.manifest_bytes(digest).map_err(|_| damaged())?;
+    let bytes = bundles[nth].manifest_bytes(digest).map_err(|_| damaged())?;
     let document = Document::parse(Some(media_type), bytes).map_err(|_| damaged())?;
     let subject = document.subject().map(|subject| (subject.digest.clone(), document.as_referrer(digest)));
     let blobs = match &document {
         Document::Image(image) => image.blobs().map(|blob| blob.digest.clone()).collect(),
         Document::Index(_) => Vec::new(),
     };
-    let carried = |blob: &Digest| bundle.place(blob).is_some();
-    Ok(Links { blobs: blobs.into_iter().filter(carried).collect(), subject })
+    let held = |blob: Digest| holder(bundles, nth, &blob).map(|holder| (blob, holder));
+    Ok(Links { blobs: blobs.into_iter().filter_map(held).collect(), subject })
 }
 
 /// Adds the bundle's own documents, as an import does.
-fn add_own(repositories: &mut BTreeMap<RepositoryName, Repository>, nth: usize, bundle: &Bundle) {
+fn add_own(repositories: &mut BTreeMap<RepositoryName, Repository>, nth: usize, bundles: &[Bundle]) {
+    let bundle = &bundles[nth];
     let repository = repositories.entry(bundle.lock().name.repository()).or_default();
     for (digest, media_type, bytes) in bundle.tail().documents() {
         repository.manifests.insert(digest.clone(), (nth, media_type.to_owned()));
@@ -111,7 +170,9 @@ fn add_own(repositories: &mut BTreeMap<RepositoryName, Repository>, nth: usize, 
             referrers.insert(digest.clone(), document.as_referrer(digest));
         }
     }
-    repository.blobs.extend(bundle.lock().files.iter().map(|file| (file.digest.clone(), nth)));
+    for file in &bundle.lock().files {
+        repository.blobs.extend(holder(bundles, nth, &file.digest).map(|nth| (file.digest.clone(), nth)));
+    }
     let mut tag = |text: String, target: Descriptor| {
         repository.tags.insert(text.parse().expect("numbers and digests make valid tags"), target);
     };

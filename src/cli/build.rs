@@ -17,6 +17,7 @@ use super::error::{CliError, Kind};
 use super::inputs::{self, Allowances, Source};
 use super::output::human_bytes;
 use super::runtime::{self, Context};
+use super::since::{self, Since};
 use super::upstream;
 
 /// Build a bundle: one file with everything that the nodes need
@@ -25,7 +26,7 @@ use super::upstream;
 /// the same command is run again. The same lock always gives the same bytes.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  dray build -f plant.yaml -o plant.tar --key release.key\n  dray build --lock plant.lock -o plant.tar"
+    after_help = "Examples:\n  dray build -f plant.yaml -o plant.tar --key release.key\n  dray build --lock plant.lock -o plant.tar\n  dray build --lock plant.lock -o delta.tar --since site.inv --key release.key"
 )]
 pub(crate) struct Build {
     #[command(flatten)]
@@ -37,6 +38,8 @@ pub(crate) struct Build {
     #[arg(long, value_name = "KEY", value_delimiter = ',')]
     key: Vec<PathBuf>,
     #[command(flatten)]
+    since: Since,
+    #[command(flatten)]
     allowances: Allowances,
 }
 
@@ -44,7 +47,9 @@ impl Build {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let keys = inputs::private_keys(&self.key)?;
         let mtime = source_date_epoch()?;
+        let inventory = self.since.inventory()?;
         let lock = self.source.lock(context, &self.allowances)?;
+        let lock = since::leave_out(context, lock, inventory.as_ref());
         let source = UpstreamBlobs(upstream::connect(&context.global)?);
         let bar = context.output.bytes_bar("fetching", lock.total_bytes());
         let built = runtime::block_on(async {
@@ -70,6 +75,7 @@ impl Build {
             "sequence": lock.sequence,
             "images": lock.images.len(),
             "bytes": built.size,
+            "leftOut": lock.required_bytes(),
             "continued": built.continued,
             "signatures": keys.len(),
         });
@@ -78,8 +84,12 @@ impl Build {
                 0 => String::new(),
                 bytes => format!(" ({} were there from an earlier run)", human_bytes(bytes)),
             };
+            let left_out = match lock.required_bytes() {
+                0 => String::new(),
+                bytes => format!("; {} are left out, because the site has them", human_bytes(bytes)),
+            };
             format!(
-                "{}: {} images, {}{continued}\n{}",
+                "{}: {} images, {}{continued}{left_out}\n{}",
                 self.output.display(),
                 lock.images.len(),
                 human_bytes(built.size),

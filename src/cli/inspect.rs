@@ -95,6 +95,10 @@ fn summary(bundle: &Bundle, signatures: &[(String, bool)]) -> String {
             ),
         ],
     ];
+    if !lock.requires.is_empty() {
+        let (blobs, bytes) = (lock.requires.len(), human_bytes(lock.required_bytes()));
+        rows.push(vec!["left out".into(), format!("{blobs} blobs, {bytes}, which the site must have")]);
+    }
     for (key, verified) in signatures {
         let verdict = if *verified { "verified" } else { "not verified" };
         rows.push(vec!["signature".into(), format!("{key} ({verdict})")]);

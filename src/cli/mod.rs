@@ -24,6 +24,7 @@ mod releases;
 mod runtime;
 mod serve;
 mod sign;
+mod since;
 mod tls;
 mod upstream;
 mod verify;

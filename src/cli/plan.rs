@@ -11,16 +11,21 @@ use super::error::CliError;
 use super::inputs::{Allowances, Source};
 use super::output::{human_bytes, table};
 use super::runtime::Context;
+use super::since::{self, Since};
 
 /// Say how large a bundle will be, before anything is downloaded
 ///
 /// Bytes by release, node kind and image. Blobs that several of them share count in each, so the parts add up to more
-/// than the whole.
+/// than the whole. With --since also what it would be without.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  dray plan -f plant.yaml\n  dray plan --lock plant.lock --format json")]
+#[command(
+    after_help = "Examples:\n  dray plan -f plant.yaml\n  dray plan --lock plant.lock --since site.inv\n  dray plan --lock plant.lock --format json"
+)]
 pub(crate) struct Plan {
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    since: Since,
     #[command(flatten)]
     allowances: Allowances,
 }
@@ -32,6 +37,8 @@ struct Size {
     bytes: u64,
     /// What nothing else in the same list needs.
     own: u64,
+    /// The bytes with what is left out.
+    whole: u64,
 }
 
 #[derive(Serialize)]
@@ -39,7 +46,10 @@ struct Sizes {
     name: String,
     bytes: u64,
     blobs: usize,
+    /// The bytes that are left out, because the site has them.
     required: u64,
+    /// The bytes with what is left out.
+    whole: u64,
     releases: Vec<Size>,
     nodes: Vec<Size>,
     images: Vec<Size>,
@@ -47,32 +57,38 @@ struct Sizes {
 
 impl Plan {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let inventory = self.since.inventory()?;
         let lock = self.source.lock(context, &self.allowances)?;
-        let sizes = sizes(&lock);
-        context.output.result(&sizes, || {
-            let mut text = format!("{}: {} in {} blobs\n", sizes.name, human_bytes(sizes.bytes), sizes.blobs);
-            if sizes.required > 0 {
-                text += &[
-                    "left out, because the site has it: ",
-                    &human_bytes(sizes.required),
-                    "
-",
-                ]
-                .concat();
-            }
-            for (heading, list) in
-                [("release", &sizes.releases), ("node kind", &sizes.nodes), ("image", &sizes.images)]
-            {
-                text.push('\n');
-                text.push_str(&listing(heading, list));
-            }
-            text
-        })
+        let sizes = sizes(&since::leave_out(context, lock, inventory.as_ref()));
+        context.output.result(&sizes, || sizes.text())
+    }
+}
+
+impl Sizes {
+    fn text(&self) -> String {
+        let mut text = format!("{}: {} in {} blobs", self.name, human_bytes(self.bytes), self.blobs);
+        if self.required > 0 {
+            text += &format!(
+                "; {} without --since, of which the site has {}",
+                human_bytes(self.whole),
+                human_bytes(self.required)
+            );
+        }
+        text.push('\n');
+        for (heading, list) in
+            [("release", &self.releases), ("node kind", &self.nodes), ("image", &self.images)]
+        {
+            text.push('\n');
+            text.push_str(&listing(heading, list, self.required > 0));
+        }
+        text
     }
 }
 
 fn sizes(lock: &Lock) -> Sizes {
-    let of: BTreeMap<&Digest, u64> = lock.blobs.iter().map(|blob| (&blob.digest, blob.size)).collect();
+    let carried = lock.blobs.iter().map(|blob| (&blob.digest, Blob { size: blob.size, carried: true }));
+    let required = lock.requires.iter().map(|blob| (&blob.digest, Blob { size: blob.size, carried: false }));
+    let of: BTreeMap<&Digest, Blob> = carried.chain(required).collect();
     let everything =
         |image: &'_ LockedImage| image.manifests().chain(image.contents()).cloned().collect::<Vec<_>>();
     let releases = lock.releases.iter().map(|release| {
@@ -91,15 +107,22 @@ fn sizes(lock: &Lock) -> Sizes {
         name: lock.name.to_string(),
         bytes: lock.total_bytes(),
         blobs: lock.blobs.len(),
-        required: lock.requires.iter().map(|blob| blob.size).sum(),
+        required: lock.required_bytes(),
+        whole: lock.total_bytes() + lock.required_bytes(),
         releases: measure(&releases.collect::<Vec<_>>(), &of),
         nodes: measure(&nodes.collect::<Vec<_>>(), &of),
         images,
     }
 }
 
+/// What a digest stands for: its bytes, and whether they travel.
+struct Blob {
+    size: u64,
+    carried: bool,
+}
+
 /// The sizes of groups of images, each a list of digests.
-fn measure(groups: &[(String, Vec<Vec<Digest>>)], of: &BTreeMap<&Digest, u64>) -> Vec<Size> {
+fn measure(groups: &[(String, Vec<Vec<Digest>>)], of: &BTreeMap<&Digest, Blob>) -> Vec<Size> {
     let mut owners: BTreeMap<&Digest, (usize, bool)> = BTreeMap::new();
     for (nth, (_, images)) in groups.iter().enumerate() {
         for digest in images.iter().flatten() {
@@ -111,29 +134,33 @@ fn measure(groups: &[(String, Vec<Vec<Digest>>)], of: &BTreeMap<&Digest, u64>) -
         let mut digests: Vec<&Digest> = images.iter().flatten().collect();
         digests.sort();
         digests.dedup();
-        let bytes = |digests: &mut dyn Iterator<Item = &&Digest>| digests.filter_map(|d| of.get(*d)).sum();
+        let blobs = || digests.iter().filter_map(|digest| Some((*digest, of.get(digest)?)));
+        let carried = || blobs().filter(|(_, blob)| blob.carried);
         Size {
             name: name.clone(),
             images: images.len(),
-            bytes: bytes(&mut digests.iter()),
-            own: bytes(&mut digests.iter().filter(|digest| owners[**digest] == (nth, true))),
+            bytes: carried().map(|(_, blob)| blob.size).sum(),
+            own: carried()
+                .filter(|(digest, _)| owners[digest] == (nth, true))
+                .map(|(_, blob)| blob.size)
+                .sum(),
+            whole: blobs().map(|(_, blob)| blob.size).sum(),
         }
     };
     groups.iter().enumerate().map(size).collect()
 }
 
-fn listing(heading: &str, sizes: &[Size]) -> String {
+fn listing(heading: &str, sizes: &[Size], delta: bool) -> String {
     if sizes.is_empty() {
         return String::new();
     }
     let mut rows = vec![vec![heading.to_owned(), "images".into(), "bytes".into(), "of its own".into()]];
+    rows[0].extend(delta.then(|| "without --since".into()));
     for size in sizes {
-        rows.push(vec![
-            size.name.clone(),
-            size.images.to_string(),
-            human_bytes(size.bytes),
-            human_bytes(size.own),
-        ]);
+        let mut row =
+            vec![size.name.clone(), size.images.to_string(), human_bytes(size.bytes), human_bytes(size.own)];
+        row.extend(delta.then(|| human_bytes(size.whole)));
+        rows.push(row);
     }
     table(&rows)
 }
@@ -146,13 +173,19 @@ mod tests {
     fn shared_blobs_count_in_each_but_belong_to_none() {
         let digest = |text: &str| Digest::sha256(text.as_bytes());
         let (shared, own) = (digest("shared"), digest("own"));
-        let of = BTreeMap::from([(&shared, 100), (&own, 7)]);
+        let required = digest("required");
+        let blob = |size, carried| Blob { size, carried };
+        let of = BTreeMap::from([
+            (&shared, blob(100, true)),
+            (&own, blob(7, true)),
+            (&required, blob(1000, false)),
+        ]);
         let groups = vec![
-            ("a".to_owned(), vec![vec![shared.clone(), own.clone()], vec![shared.clone()]]),
+            ("a".to_owned(), vec![vec![shared.clone(), own.clone(), required.clone()], vec![shared.clone()]]),
             ("b".to_owned(), vec![vec![shared.clone()]]),
         ];
         let sizes = measure(&groups, &of);
-        assert_eq!((sizes[0].images, sizes[0].bytes, sizes[0].own), (2, 107, 7));
+        assert_eq!((sizes[0].images, sizes[0].bytes, sizes[0].own, sizes[0].whole), (2, 107, 7, 1107));
         assert_eq!((sizes[1].images, sizes[1].bytes, sizes[1].own), (1, 100, 0));
     }
 }

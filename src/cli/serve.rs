@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use dray::bundle::{Bundle, ServedBundles};
+use dray::bundle::{Bundle, ServeError, ServedBundles};
 use dray::registry::{AccessLog, Config, Naming, Server, Tls, Users, Wants};
 use dray::store::{Content, Store};
 use dray::trust;
@@ -148,7 +148,11 @@ impl Serve {
                 bundle.check_signatures(&policy)?;
             }
         }
-        Ok(Arc::new(ServedBundles::new(bundles).map_err(|error| CliError::new(Kind::Verification, error))?))
+        let served = ServedBundles::new(bundles).map_err(|error| {
+            let left_out = matches!(error, ServeError::LeftOut { .. });
+            CliError::new(if left_out { Kind::Incomplete } else { Kind::Verification }, error)
+        });
+        Ok(Arc::new(served?))
     }
 }
 

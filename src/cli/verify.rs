@@ -1,10 +1,13 @@
 //! `dray verify`
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use dray::bundle::{Bundle, BundleError};
+use dray::oci::Digest;
+use dray::resolve::Lock;
 use serde_json::json;
 
 use super::error::{CliError, Kind};
@@ -37,7 +40,7 @@ impl Verify {
             let bundle = Bundle::open(path)?;
             let keys = policy.as_ref().map(|policy| bundle.check_signatures(policy)).transpose()?;
             if let Some(lock) = &rebuild
-                && *lock != *bundle.lock()
+                && !is_made_from(bundle.lock(), lock)
             {
                 let message = format!("{} was not built from this lock", path.display());
                 return Err(CliError::new(Kind::Verification, message)
@@ -84,6 +87,12 @@ impl Verify {
             verified.iter().map(line).collect()
         })
     }
+}
+
+/// Whether `made` is `lock`, or a delta of it.
+fn is_made_from(made: &Lock, lock: &Lock) -> bool {
+    let required: BTreeSet<&Digest> = made.requires.iter().map(|blob| &blob.digest).collect();
+    lock.clone().without(|digest| required.contains(digest)) == *made
 }
 
 impl From<BundleError> for CliError {

@@ -290,6 +290,11 @@ impl Lock {
         self.blobs.iter().map(|blob| blob.size).sum()
     }
 
+    /// The bytes of what the bundle leaves out.
+    pub fn required_bytes(&self) -> u64 {
+        self.requires.iter().map(|blob| blob.size).sum()
+    }
+
     /// Leaves out the configurations and layers that the site has, as `has` says. Manifests are small and stay, so
     /// that what a bundle means can be read from itself.
     #[must_use]
@@ -311,7 +316,8 @@ impl Lock {
         if let Some(pair) = self.images.windows(2).find(|pair| pair[0].reference >= pair[1].reference) {
             return inconsistent(format!("images are not sorted at {}", pair[1].reference));
         }
-        if self.blobs.iter().try_fold(0u64, |sum, blob| sum.checked_add(blob.size)).is_none() {
+        let sizes = self.blobs.iter().map(|blob| blob.size).chain(self.requires.iter().map(|blob| blob.size));
+        if sizes.into_iter().try_fold(0u64, u64::checked_add).is_none() {
             return inconsistent("the sizes of the blobs overflow".into());
         }
         if let Some(pair) = self.requires.windows(2).find(|pair| pair[0].digest >= pair[1].digest) {

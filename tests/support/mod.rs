@@ -11,6 +11,7 @@ pub(crate) mod containerd;
 pub(crate) mod daemon;
 pub(crate) mod proxy;
 pub(crate) mod registry;
+pub(crate) mod shelf;
 pub(crate) mod site;
 pub(crate) mod upstream;
 pub(crate) mod workshop;

@@ -1,0 +1,239 @@
+//! From one release to the next: what a site has is left out of the bundle, and what it does not need any more goes.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+use support::{
+    command::Run,
+    shelf,
+    site::{Serve, Site, dray},
+};
+
+const BEFORE: &str = "k0s@v1.36.2+k0s.0";
+const AFTER: &str = "k0s@v1.36.3+k0s.2";
+const NODES: [&str; 2] = ["linux/amd64", "windows/ltsc2022"];
+
+/// A site that runs the first of two consecutive releases, and the connected side that knows both.
+struct Upgrade {
+    upstream: Serve,
+    site: Site,
+    before: PathBuf,
+    store: PathBuf,
+}
+
+fn definition(sequence: u32, release: &str) -> String {
+    format!(
+        "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {{name: plant-7, sequence: {sequence}}}\nspec:\n  \
+         nodes: [{}]\n  runtimes: [containerd@1.7, containerd@2]\n  releases:\n    - {}\n      with: [calico]\n",
+        NODES.join(", "),
+        release.replace('@', ": "),
+    )
+}
+
+/// The images of a release, from the catalog.
+fn images(release: &str) -> BTreeSet<String> {
+    let mut images = dray();
+    images.args(["images", "--with", "calico", "--release", release]);
+    images.args(NODES.iter().flat_map(|node| ["--node", node]));
+    images.succeed().lines().map(str::to_owned).collect()
+}
+
+impl Upgrade {
+    /// Brings the first release to the site.
+    fn new() -> Self {
+        let site = Site::new(&definition(1, BEFORE));
+        let upstream = shelf::serve(&site.path("upstream"), &(&images(BEFORE) | &images(AFTER)));
+        let before = site.bundle(upstream.address());
+        let store = site.path("store");
+        site.import(&before, &store).succeed();
+        fs::rename(&before, site.path("before.tar")).unwrap();
+        fs::write(site.path("bundle.yaml"), definition(2, AFTER)).unwrap();
+        site.lock(upstream.address()).succeed();
+        Self { upstream, before: site.path("before.tar"), site, store }
+    }
+
+    /// Takes the inventory of the store, signed by the site.
+    fn inventory(&self, store: &Path) -> PathBuf {
+        let inventory = self.site.path("site.inv");
+        dray()
+            .args(["inventory", "--store"])
+            .arg(store)
+            .arg("-o")
+            .arg(&inventory)
+            .arg("--key")
+            .arg(self.site.path("plant.key"))
+            .succeed();
+        inventory
+    }
+
+    /// Builds the second release, without what `since` lists.
+    fn build(&self, name: &str, since: Option<&Path>) -> PathBuf {
+        let bundle = self.site.path(name);
+        let mut build = self.site.build(self.upstream.address(), &bundle);
+        if let Some(since) = since {
+            build.arg("--since").arg(since).arg("--since-trust").arg(self.site.path("plant.pub"));
+        }
+        build.succeed();
+        bundle
+    }
+
+    /// Builds the second release as the difference from what the site has.
+    fn delta(&self) -> PathBuf {
+        self.build("delta.tar", Some(&self.inventory(&self.store)))
+    }
+}
+
+fn inspect(bundle: &Path) -> Value {
+    let text = dray().args(["inspect", "--images", "--format", "json"]).arg(bundle).succeed();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The configurations and layers that the images of a bundle consist of.
+fn contents(bundle: &Value) -> BTreeSet<String> {
+    let images = bundle["imageList"].as_array().unwrap();
+    let children = images.iter().flat_map(|image| image["children"].as_array().unwrap());
+    let blobs = children.flat_map(|child| child["blobs"].as_array().unwrap());
+    blobs.map(|digest| digest.as_str().unwrap().to_owned()).collect()
+}
+
+fn required(bundle: &Value) -> BTreeSet<String> {
+    let required = bundle["requires"].as_array().unwrap().iter();
+    required.map(|blob| blob["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Every file of a store but the lock, which says who was there.
+fn files(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![store.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !path.file_name().unwrap().to_str().unwrap().starts_with("lock") {
+                files.insert(path.clone(), fs::read(path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn a_delta_carries_only_what_is_new() {
+    let upgrade = Upgrade::new();
+    let (whole, delta) = (upgrade.build("whole.tar", None), upgrade.delta());
+    let (before, after, carried) = (inspect(&upgrade.before), inspect(&whole), inspect(&delta));
+    let (old, new) = (contents(&before), contents(&after));
+    assert!(old.len() > 20 && !new.is_subset(&old), "{} {}", old.len(), new.len());
+    assert_eq!(required(&carried), &old & &new);
+    assert_eq!(contents(&carried), new, "what the images consist of does not change");
+    let size = |bundle: &Path| fs::metadata(bundle).unwrap().len();
+    assert!(size(&delta) < size(&whole) * 2 / 3, "{} {}", size(&delta), size(&whole));
+    upgrade.site.verify(&delta).arg("--rebuild").arg(upgrade.site.path("bundle.lock")).succeed();
+    let text = dray().arg("inspect").arg(&delta).succeed();
+    assert!(text.contains("which the site must have"), "{text}");
+}
+
+#[test]
+fn a_delta_makes_the_right_site_whole() {
+    let upgrade = Upgrade::new();
+    let (whole, delta) = (upgrade.build("whole.tar", None), upgrade.delta());
+    upgrade.site.import(&delta, &upgrade.store).succeed();
+    // Whoever builds the release again with the site as the upstream pulls every byte of it by the original names.
+    let site = Serve::start(&["--store", upgrade.store.to_str().unwrap()]);
+    let again = upgrade.site.path("again.tar");
+    upgrade.site.build(site.address(), &again).succeed();
+    assert!(fs::read(&again).unwrap() == fs::read(&whole).unwrap());
+}
+
+#[test]
+fn the_wrong_site_stays_as_it_is_and_says_what_it_lacks() {
+    let upgrade = Upgrade::new();
+    let delta = upgrade.delta();
+    let other = upgrade.site.path("other");
+    fs::write(upgrade.site.path("bundle.yaml"), definition(1, AFTER).replace("plant-7", "other")).unwrap();
+    upgrade.site.lock(upgrade.upstream.address()).succeed();
+    let bundle = upgrade.build("other.tar", None);
+    upgrade.site.import(&bundle, &other).succeed();
+    // It has everything but one layer of what it is to have.
+    let missing = required(&inspect(&delta)).pop_first().unwrap();
+    let hex = missing.strip_prefix("sha256:").unwrap();
+    fs::remove_file(other.join("blobs/sha256").join(&hex[..2]).join(hex)).unwrap();
+    let files_before = files(&other);
+    upgrade.site.import(&delta, &other).fail_with(4).says(&[
+        "leaves out 1 blobs",
+        "without --since",
+        "this site's own inventory",
+    ]);
+    assert!(files(&other) == files_before);
+}
+
+#[test]
+fn a_delta_is_served_only_beside_what_it_builds_on() {
+    let upgrade = Upgrade::new();
+    let delta = upgrade.delta();
+    let mut alone = dray();
+    alone.args(["serve", "--listen", "127.0.0.1:0", "--trust"]).arg(upgrade.site.path("plant.pub"));
+    alone
+        .arg("--bundle")
+        .arg(&delta)
+        .fail_with(4)
+        .says(&["left out of the bundle", "import it into the store"]);
+
+    let key = upgrade.site.path("plant.pub");
+    let both = [&upgrade.before, &delta].map(|bundle| bundle.to_str().unwrap());
+    let serve = Serve::start(&["--trust", key.to_str().unwrap(), "--bundle", both[0], "--bundle", both[1]]);
+    let whole = upgrade.build("whole.tar", None);
+    let again = upgrade.site.path("again.tar");
+    upgrade.site.build(serve.address(), &again).succeed();
+    assert!(fs::read(&again).unwrap() == fs::read(&whole).unwrap());
+}
+
+#[test]
+fn the_plan_knows_both_sizes() {
+    let upgrade = Upgrade::new();
+    let (whole, delta) = (inspect(&upgrade.build("whole.tar", None)), upgrade.delta());
+    let plan = |arguments: &[&str]| {
+        let mut plan = dray();
+        plan.args(["plan", "--format", "json", "--lock"]).arg(upgrade.site.path("bundle.lock"));
+        serde_json::from_str::<Value>(&plan.args(arguments).succeed()).unwrap()
+    };
+    let inventory = upgrade.site.path("site.inv");
+    let (all, new) = (plan(&[]), plan(&["--since", inventory.to_str().unwrap()]));
+    assert_eq!(all["whole"], all["bytes"]);
+    assert_eq!(new["whole"], all["bytes"]);
+    let left_out = all["bytes"].as_u64().unwrap() - new["bytes"].as_u64().unwrap();
+    assert_eq!(new["required"], left_out);
+    assert_eq!(new["blobs"], inspect(&delta)["blobs"]);
+    assert_eq!(all["blobs"], whole["blobs"]);
+    assert_eq!(new["releases"][0]["whole"], all["releases"][0]["bytes"]);
+}
+
+#[test]
+fn an_inventory_is_believed_only_as_it_was_made() {
+    let upgrade = Upgrade::new();
+    let inventory = upgrade.inventory(&upgrade.store);
+    dray().args(["keygen", "-o"]).arg(upgrade.site.path("stranger")).succeed();
+    let build = |since: &Path, key: &str| {
+        let mut build = upgrade.site.build(upgrade.upstream.address(), &upgrade.site.path("never.tar"));
+        build.arg("--since").arg(since).arg("--since-trust").arg(upgrade.site.path(key));
+        build
+    };
+    build(&inventory, "stranger.pub").fail_with(3).says(&["not signed by a trusted key"]);
+    let mut bytes = fs::read(&inventory).unwrap();
+    assert!(bytes.len() < 40 * files(&upgrade.store.join("blobs")).len());
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&inventory, bytes).unwrap();
+    build(&inventory, "plant.pub").fail_with(3);
+    build(&upgrade.site.path("bundle.lock"), "plant.pub").fail_with(2).says(&["this is no inventory"]);
+    assert!(!upgrade.site.path("never.tar").exists());
+}

@@ -1,0 +1,101 @@
+//! An upstream made by hand: a store of images of a few kilobytes each, served by dray itself.
+
+use std::{path::Path, time::Duration};
+
+use bytes::Bytes;
+use dray::{
+    oci::{Descriptor, Digest, Reference, media_type},
+    store::{Batch, Store, Writer},
+};
+use serde_json::{Value, json};
+
+use super::site::Serve;
+
+/// What every image here has an entry for: operating system and version.
+const PLATFORMS: [(&str, &str); 2] = [("linux", ""), ("windows", "10.0.20348.2655")];
+/// The bytes of the layer that all versions of an image share.
+const BASE: usize = 20_000;
+/// The bytes of the layer that each version has for itself.
+const TOP: usize = 1_000;
+
+/// Makes an image for each of `references` in a store at `dir`, and serves it.
+///
+/// The versions of one image share a layer, as they do in life.
+#[track_caller]
+pub(crate) fn serve<'a>(dir: &Path, references: impl IntoIterator<Item = &'a String>) -> Serve {
+    let store = Store::create(dir).unwrap();
+    let writer = store.writer("a test", Duration::ZERO).unwrap();
+    let mut batch = writer.batch();
+    for reference in references {
+        put_index(&writer, &mut batch, &reference.parse().unwrap());
+    }
+    batch.commit().unwrap();
+    drop(writer);
+    Serve::start(&["--store", dir.to_str().unwrap()])
+}
+
+fn put_index(writer: &Writer, batch: &mut Batch<'_>, reference: &Reference) {
+    let entries: Vec<Value> = PLATFORMS
+        .iter()
+        .map(|(os, version)| {
+            let image = put_image(writer, batch, reference, os, version);
+            let mut platform = json!({"os": os, "architecture": "amd64"});
+            if !version.is_empty() {
+                platform["os.version"] = json!(version);
+            }
+            json!({
+                "mediaType": image.media_type, "digest": image.digest, "size": image.size, "platform": platform
+            })
+        })
+        .collect();
+    let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});
+    let index = put_manifest(batch, reference, media_type::OCI_INDEX, &index);
+    batch.set_tag(reference.name(), reference.tag().unwrap(), &index).unwrap();
+}
+
+fn put_image(
+    writer: &Writer,
+    batch: &mut Batch<'_>,
+    reference: &Reference,
+    os: &str,
+    version: &str,
+) -> Descriptor {
+    let base = filling(&format!("{} {os}", reference.name()), BASE);
+    let top = filling(&format!("{reference} {os}"), TOP);
+    let config = json!({
+        "architecture": "amd64", "os": os, "os.version": version, "created_by": reference.to_string(),
+        "rootfs": {"type": "layers", "diff_ids": [Digest::sha256(&base), Digest::sha256(&top)]},
+    });
+    let mut put = |media_type: &str, bytes: &[u8]| {
+        let blob = Descriptor::of(media_type, bytes);
+        let mut target = writer.begin_blob(&blob.digest, blob.size).unwrap();
+        target.write(bytes).unwrap();
+        target.commit().unwrap();
+        batch.link_blob(reference.name(), &blob.digest).unwrap();
+        blob
+    };
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::OCI_MANIFEST,
+        "config": put(media_type::OCI_CONFIG, config.to_string().as_bytes()),
+        "layers": [put(media_type::OCI_LAYER_GZIP, &base), put(media_type::OCI_LAYER_GZIP, &top)],
+    });
+    put_manifest(batch, reference, media_type::OCI_MANIFEST, &manifest)
+}
+
+fn put_manifest(
+    batch: &mut Batch<'_>,
+    reference: &Reference,
+    media_type: &str,
+    document: &Value,
+) -> Descriptor {
+    let bytes = Bytes::from(document.to_string());
+    let descriptor = Descriptor::of(media_type, &bytes);
+    batch.put_manifest(reference.name(), &descriptor.digest, media_type, &bytes).unwrap();
+    descriptor
+}
+
+/// `length` bytes that no other `text` has.
+fn filling(text: &str, length: usize) -> Vec<u8> {
+    Digest::sha256(text.as_bytes()).hex().bytes().cycle().take(length).collect()
+}
