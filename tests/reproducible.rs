@@ -123,7 +123,7 @@ fn ctrl_c_ends_a_build_with_130_and_loses_nothing() {
     let slow = Proxy::start(upstream.address(), 300_000_000);
     let mut build = Daemon::start(&site.build(slow.address(), &bundle));
     slow.wait_for(INTERRUPTED_AT);
-    std::process::Command::new("kill").args(["-INT", &build.id().to_string()]).succeed();
+    build.signal("INT");
     assert_eq!(build.wait(), 130, "{}", build.log());
 
     let line = Proxy::start(upstream.address(), u64::MAX);

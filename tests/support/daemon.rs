@@ -76,6 +76,12 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Sends a signal, by its short name. The shell has a `kill` of its own; the program is not on every machine.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        Command::new("sh").args(["-c", r#"kill -s "$1" "$2""#, "sh", name, &id]).finish();
+    }
+
     /// Ends the process at once, as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -92,7 +98,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            Command::new("kill").args(["-TERM", &self.child.id().to_string()]).finish();
+            self.signal("TERM");
             let deadline = Instant::now() + Duration::from_secs(10);
             while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(20));
