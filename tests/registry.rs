@@ -5,6 +5,8 @@
 mod client;
 #[path = "registry/delete.rs"]
 mod delete;
+#[path = "registry/files.rs"]
+mod files;
 #[path = "registry/manifests.rs"]
 mod manifests;
 #[path = "registry/names.rs"]

@@ -14,8 +14,8 @@ use crate::file;
 use crate::oci::{
     Descriptor, Digest, Document, MAX_MANIFEST_BYTES, ManifestError, RepositoryName, Tag, media_type,
 };
-use crate::resolve::{LockedBlob, LockedImage};
-use crate::store::{Batch, Store, StoreError, Writer};
+use crate::resolve::{LockedBlob, LockedFile, LockedImage};
+use crate::store::{Batch, HostedFile, Store, StoreError, Writer};
 use crate::trust::{self, KeyId};
 
 /// How much is copied and hashed at a time.
@@ -358,6 +358,9 @@ fn publish_bundle(bundle: &Bundle, writer: &Writer, batch: &mut Batch<'_>) -> Re
     }
     for file in &bundle.lock().files {
         batch.link_blob(&name, &file.digest)?;
+        if let Some((path, file)) = hosted(&name, file) {
+            batch.put_file(&path, &file)?;
+        }
     }
     let index = bundle.index();
     batch.set_tag(&name, &tag(&bundle.lock().sequence.to_string()), index)?;
@@ -367,6 +370,13 @@ fn publish_bundle(bundle: &Bundle, writer: &Writer, batch: &mut Batch<'_>) -> Re
         batch.set_tag(&name, &tag(&trust::signature_tag(&index.digest)), &target)?;
     }
     Ok(())
+}
+
+/// The path under which a site serves `file`, whose content is in the repository `name`, and what it keeps of it.
+pub(super) fn hosted(name: &RepositoryName, file: &LockedFile) -> Option<(String, HostedFile)> {
+    let (host, path) = file.address()?;
+    let (repository, digest) = (name.clone(), file.digest.clone());
+    Some((path, HostedFile { host, repository, digest, size: file.size }))
 }
 
 fn tag(text: &str) -> Tag {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::import::hosted;
 use super::read::Bundle;
 use crate::oci::{Descriptor, Digest, Document, RepositoryName, Tag};
-use crate::store::{Blob, Content, ContentError, Manifest, Stamp, Verified};
+use crate::store::{Blob, Content, ContentError, HostedFile, Manifest, Stamp, Verified};
 use crate::trust;
 
 /// Why bundles cannot be served as they are.
@@ -38,6 +39,8 @@ pub struct ServedBundles {
     bundles: Vec<Bundle>,
     stamps: Vec<Stamp>,
     repositories: BTreeMap<RepositoryName, Repository>,
+    /// Plain files by the path of their address and its host.
+    files: BTreeMap<String, BTreeMap<String, HostedFile>>,
     verified: Verified,
 }
 
@@ -76,7 +79,13 @@ impl ServedBundles {
             add_images(&mut repositories, nth, &bundles)?;
             add_own(&mut repositories, nth, &bundles);
         }
-        Ok(Self { bundles, stamps, repositories, verified: Verified::default() })
+        let mut files: BTreeMap<String, BTreeMap<String, HostedFile>> = BTreeMap::new();
+        for lock in bundles.iter().map(Bundle::lock) {
+            for (path, file) in lock.files.iter().filter_map(|file| hosted(&lock.name.repository(), file)) {
+                files.entry(path).or_default().insert(file.host.clone(), file);
+            }
+        }
+        Ok(Self { bundles, stamps, repositories, files, verified: Verified::default() })
     }
 }
 
@@ -241,6 +250,10 @@ impl Content for ServedBundles {
             .get(subject)
             .map(|found| found.values().cloned().collect())
             .unwrap_or_default())
+    }
+
+    fn files(&self, path: &str) -> Result<Vec<HostedFile>, ContentError> {
+        Ok(self.files.get(path).map(|hosts| hosts.values().cloned().collect()).unwrap_or_default())
     }
 
     fn damaged(&self) -> Vec<Digest> {

@@ -22,6 +22,7 @@ mod about;
 mod access;
 mod body;
 mod error;
+mod files;
 mod listing;
 mod lookup;
 mod metrics;

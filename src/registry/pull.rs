@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::oci::Digest;
+use crate::store::Blob;
 
 use super::body::Body;
 use super::error::{ApiError, Code};
@@ -15,8 +16,8 @@ use super::route::header_value;
 /// What a digest names never changes.
 const FOREVER: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
 /// What a tag names may change at any time.
-const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
-const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
+pub(super) const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
+pub(super) const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// `GET` and `HEAD` of a manifest.
 pub(super) fn manifest(
@@ -74,6 +75,16 @@ pub(super) fn blob(
         return Ok(response);
     }
     let blob = lookup.content(|name| lookup.content.blob(name, digest))?.ok_or_else(missing)?.value;
+    send(request, digest, response, blob)
+}
+
+/// Completes `response` with what the client wants of `blob`: all, a part, or nothing because it has it.
+pub(super) fn send(
+    request: &Request,
+    digest: &Digest,
+    mut response: Response<Body>,
+    blob: Blob,
+) -> Result<Response<Body>, ApiError> {
     if is_known(&request.headers, digest) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
@@ -105,7 +116,7 @@ pub(super) fn blob(
 }
 
 /// What every response about content with a digest says.
-fn describe(digest: &Digest, caching: HeaderValue) -> Response<Body> {
+pub(super) fn describe(digest: &Digest, caching: HeaderValue) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     // Digests are ASCII.

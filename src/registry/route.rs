@@ -15,6 +15,7 @@ use super::about::{Counted, text};
 use super::access::{AccessLog, Ending, Told};
 use super::body::Body;
 use super::error::{ApiError, Code};
+use super::files::{self, Sums};
 use super::lookup::Lookup;
 use super::metrics::{Metrics, Route};
 use super::naming::{Candidates, Naming};
@@ -44,6 +45,7 @@ pub(super) struct Service {
     pub(super) metrics: Arc<Metrics>,
     pub(super) counted: Arc<Counted>,
     pub(super) log: Option<AccessLog>,
+    pub(super) sums: Arc<Sums>,
 }
 
 impl Service {
@@ -108,6 +110,10 @@ impl Service {
         endpoint: Result<Endpoint, PathError>,
         body: Incoming,
     ) -> Result<Response<Body>, ApiError> {
+        if request.is_read() && files::is_one(&request.path) {
+            let service = self.clone();
+            return blocking(move || service.file(&request)).await;
+        }
         if request.is_read()
             && let Some(answer) = self.about(&request).await
         {

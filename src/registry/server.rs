@@ -141,6 +141,7 @@ impl Server {
             metrics: Arc::default(),
             counted: Arc::default(),
             log: config.access_log,
+            sums: Arc::default(),
         };
         Ok(Self { listener, address, limits: config.limits, tls: config.tls, service })
     }

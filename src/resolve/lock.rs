@@ -193,6 +193,23 @@ pub struct LockedFile {
     pub size: u64,
 }
 
+impl LockedFile {
+    /// The host, with its port where that is not the usual one, and the path without its first slash and decoded; none
+    /// when the URL is not that of a file that can be served.
+    ///
+    /// Clients and upstreams disagree about which characters are encoded (`+` or `%2B`), so paths are compared decoded.
+    pub fn address(&self) -> Option<(String, String)> {
+        let url = url::Url::parse(&self.url).ok()?;
+        let host = match url.port() {
+            Some(port) => format!("{}:{port}", url.host_str()?),
+            None => url.host_str()?.to_owned(),
+        };
+        let path = percent_encoding::percent_decode_str(url.path().strip_prefix('/')?).decode_utf8().ok()?;
+        let good = !path.is_empty() && !path.ends_with('/') && !path.chars().any(char::is_control);
+        good.then(|| (host, path.into_owned()))
+    }
+}
+
 /// One cell of the proof: whether a node kind can run a release with what the lock holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -351,6 +368,9 @@ impl Lock {
         if let Some(file) = self.files.iter().find(|file| !known(file)) {
             return inconsistent(format!("{} is not among the blobs", file.url));
         }
+        if let Some(file) = self.files.iter().find(|file| file.address().is_none()) {
+            return inconsistent(format!("{} is not the address of a file", file.url));
+        }
         Ok(())
     }
 }
@@ -426,6 +446,27 @@ pub(crate) mod tests {
             LockError::Inconsistent(_)
         ));
         assert!(matches!(refused(&|lock| lock.schema_version = 2), LockError::Version(2)));
+    }
+
+    #[test]
+    fn addresses_of_files() {
+        let address = |url: &str| {
+            let file = LockedFile { url: url.to_owned(), digest: Digest::sha256(b""), size: 0 };
+            file.address().map(|(host, path)| format!("{host} {path}"))
+        };
+        for (url, expected) in [
+            ("https://dl.k8s.io/v1.36.3/bin/kubelet.exe", Some("dl.k8s.io v1.36.3/bin/kubelet.exe")),
+            ("https://A.b:8443/x%2B1?token=1", Some("a.b:8443 x+1")),
+            ("https://a.b:443/x+1", Some("a.b x+1")),
+            ("https://a.b/../../x", Some("a.b x")),
+            ("https://a.b/x/", None),
+            ("https://a.b", None),
+            ("https://a.b/%0a", None),
+            ("https://a.b/%ff", None),
+            ("x", None),
+        ] {
+            assert_eq!(address(url).as_deref(), expected, "{url}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::file;
 use crate::oci::{Descriptor, Digest, RepositoryName, Tag};
@@ -43,6 +44,10 @@ pub trait Content: Send + Sync + 'static {
     /// annotations are filled in.
     fn referrers(&self, name: &RepositoryName, subject: &Digest) -> Result<Vec<Descriptor>, ContentError>;
 
+    /// The plain files whose address upstream has this path, in the order of their hosts. The path is decoded and has no
+    /// slash in front.
+    fn files(&self, path: &str) -> Result<Vec<HostedFile>, ContentError>;
+
     /// How much there is. This looks at every file of content and may take seconds.
     fn usage(&self) -> Result<Usage, ContentError> {
         Ok(Usage::default())
@@ -52,6 +57,19 @@ pub trait Content: Send + Sync + 'static {
     fn damaged(&self) -> Vec<Digest> {
         Vec::new()
     }
+}
+
+/// A plain file, as it is known under one path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostedFile {
+    /// The host that it comes from, with its port where that is not the usual one.
+    pub host: String,
+    /// The repository that has its content as a blob.
+    pub repository: RepositoryName,
+    /// The digest of the content.
+    pub digest: Digest,
+    /// The size of the content in bytes.
+    pub size: u64,
 }
 
 /// How much content there is.

@@ -7,6 +7,7 @@
 //! repositories/<name>/manifests/<algorithm>-<hex>.json              media type, size, subject
 //! repositories/<name>/blobs/<algorithm>-<hex>       empty: this repository has the blob
 //! repositories/<name>/referrers/<algorithm>-<hex of the subject>/<algorithm>-<hex>.json   descriptor
+//! files/<path>/<host>.json                          plain file with that address upstream: repository, digest, size
 //! imports/<number>.json                             what was imported, oldest first
 //! publish.json                                      tags in the middle of being published together
 //! wants.json                                        what was asked for in vain, kept by the registry
@@ -77,6 +78,18 @@ impl Layout {
 
     pub(super) fn imports(&self) -> PathBuf {
         self.root.join("imports")
+    }
+
+    /// The directory of the plain files whose addresses have this path. A path that no file name can hold is known by
+    /// its hash; escaped names have no `~`.
+    pub(super) fn files(&self, path: &str) -> PathBuf {
+        let name = escape(path).unwrap_or_else(|| format!("~{}", Digest::sha256(path.as_bytes()).hex()));
+        self.root.join("files").join(name)
+    }
+
+    /// The record of the plain file with this address; none when no file name can hold the host.
+    pub(super) fn file(&self, host: &str, path: &str) -> Option<PathBuf> {
+        Some(self.files(path).join(escape(host)? + ".json"))
     }
 
     pub(super) fn uploads(&self) -> PathBuf {
@@ -274,6 +287,19 @@ mod tests {
             assert_eq!(escape(text).as_deref(), Some(file), "{text}");
             assert_eq!(unescape(file).as_deref(), Some(text), "{file}");
         }
+    }
+
+    #[test]
+    fn files_have_places_of_their_own() {
+        let layout = Layout::new(Path::new("store"));
+        let long = "a/".repeat(200) + "b";
+        for path in ["v1.36.3/kubelet.exe", "../../etc/passwd", "a+b", "a/b", &long] {
+            let place = layout.file("dl.k8s.io:8443", path).unwrap();
+            assert_eq!(place.components().count(), 4, "{}", place.display());
+            assert_eq!(place.file_name().unwrap(), "dl.k8s.io%3a8443.json");
+        }
+        assert_ne!(layout.files("a+b"), layout.files("a/b"));
+        assert_eq!(layout.file(&"h".repeat(300), "a"), None);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-pub use content::{Blob, Content, ContentError, Manifest, Usage};
+pub use content::{Blob, Content, ContentError, HostedFile, Manifest, Usage};
 pub use durable::write_file;
 pub use lock::Writer;
 pub use upload::{ParseUploadIdError, Upload, UploadId};
@@ -78,7 +78,7 @@ pub enum StoreError {
         actual: u64,
     },
     /// The name makes no file name.
-    #[error("the repository name `{0}` is too long to be stored")]
+    #[error("the name `{0}` is too long to be stored")]
     NameTooLong(String),
     /// The manifest cannot be stored.
     #[error(transparent)]

@@ -15,7 +15,7 @@ use crate::oci::{Algorithm, Descriptor, Digest, MAX_MANIFEST_BYTES, RepositoryNa
 
 use super::layout::{Repository, parse_digest_file, parse_escaped};
 use super::verify::Stamp;
-use super::{Blob, Content, ContentError, Manifest, Store, StoreError, Usage};
+use super::{Blob, Content, ContentError, HostedFile, Manifest, Store, StoreError, Usage};
 
 /// The largest small file: a referrer's descriptor carries the annotations of its manifest.
 pub(super) const MAX_RECORD: u64 = 2 * MAX_MANIFEST_BYTES as u64;
@@ -265,6 +265,19 @@ impl Content for Store {
             }
         }
         found.sort_unstable_by(|a, b| a.digest.cmp(&b.digest));
+        Ok(found)
+    }
+
+    fn files(&self, path: &str) -> Result<Vec<HostedFile>, ContentError> {
+        let directory = self.layout().files(path);
+        let mut found = Vec::new();
+        for file in file_names(&directory)?.into_iter().flatten() {
+            let file = file?;
+            if file.strip_suffix(".json").is_some() {
+                found.extend(record::<HostedFile>(&directory.join(file))?);
+            }
+        }
+        found.sort_unstable_by(|a, b| a.host.cmp(&b.host));
         Ok(found)
     }
 

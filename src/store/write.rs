@@ -16,7 +16,7 @@ use super::layout::Repository;
 use super::publication::Publication;
 use super::read::{self, ManifestRecord};
 use super::verify::Stamp;
-use super::{Store, StoreError, Writer};
+use super::{HostedFile, Store, StoreError, Writer};
 
 impl Writer {
     /// The store that is being written.
@@ -179,6 +179,13 @@ impl Batch<'_> {
     pub fn link_blob(&mut self, name: &RepositoryName, digest: &Digest) -> Result<(), StoreError> {
         self.links.push((self.writer.repository(name)?, digest.clone()));
         Ok(())
+    }
+
+    /// Makes `file`, whose content is a blob of its repository, known under `path`, the path of its address upstream.
+    pub fn put_file(&mut self, path: &str, file: &HostedFile) -> Result<(), StoreError> {
+        let place = self.writer.store.layout().file(&file.host, path);
+        let place = place.ok_or_else(|| StoreError::NameTooLong(file.host.clone()))?;
+        self.stage(&place, &to_json(file)?)
     }
 
     /// Points `tag` of `name` at `target`, a manifest that is in the repository or in this batch.

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
-use dray::bundle::Bundle;
+use dray::bundle::{Bundle, ImportOptions, ServedBundles, import};
 use dray::oci::{Algorithm, Digest, Hasher};
+use dray::store::{Content, Store};
 use dray::upstream::{Missing, Options, Problem, Upstream, UpstreamError, parse_endpoint};
 use futures_util::TryStreamExt as _;
 use http::Method;
+use jiff::Timestamp;
 use url::Url;
 
 use crate::server::{Asked, Reply, Server, TlsIdentity, content, quick};
@@ -158,6 +160,25 @@ async fn a_bundle_of_files() {
     bundle.verify_blobs(1, &|_| ()).unwrap();
     let sizes: Vec<(&str, u64)> = bundle.lock().files.iter().map(|f| (f.url.as_str(), f.size)).collect();
     assert_eq!(sizes, [("https://example.org/a", LENGTH as u64), ("https://example.org/b", 5)]);
+
+    // Read from the bundle itself and from a store that it was imported into, they are the same.
+    let store = Store::create(&home.path().join("store")).unwrap();
+    let options = ImportOptions {
+        verified_by: [].into(),
+        allow_rollback: false,
+        threads: 1,
+        now: Timestamp::UNIX_EPOCH,
+        progress: &|_| (),
+    };
+    import(&bundle, &store, &options).unwrap();
+    let in_place = ServedBundles::new(vec![bundle]).unwrap();
+    for content in [&store as &dyn Content, &in_place] {
+        let file = content.files("a").unwrap().pop().unwrap();
+        assert_eq!((file.host.as_str(), &file.digest), ("example.org", &good[0].1));
+        let blob = content.blob(&file.repository, &file.digest).unwrap().unwrap();
+        assert_eq!((blob.size, file.size), (LENGTH as u64, LENGTH as u64));
+        assert!(content.files("c").unwrap().is_empty());
+    }
 
     let lying = [(at("b"), sha512(b"what it should be"))];
     run("build", &lying).fail_with(3).says(&["https://example.org/b", "other bytes"]);
