@@ -2,7 +2,7 @@
 
 use super::component::PullPolicy;
 use super::manifest::{Release, ReleaseComponent};
-use super::needs::Need;
+use super::need::Need;
 use super::problem::{Problem, Severity};
 use super::windows::{Offer, WindowsTable, offer};
 use crate::oci::{NodeKind, WindowsBuild};

@@ -49,7 +49,7 @@ impl Band {
         let pick = selection.picks.and_then(|at| entries.get(at));
         let runs = pick.is_some_and(|entry| entry.as_ref().is_none_or(|entry| reason::can_run(host, entry)));
         let checks_config = selection.reads_config && pick.is_some_and(Option::is_none);
-        let reason = reason::reason(self, host, entries, &selection);
+        let reason = reason::reason(self.client, self.label(), host, entries, &selection);
         Choice { picks: selection.picks, fetches: selection.fetches, checks_config, runs, reason }
     }
 

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::band::Band;
-
 /// A program that picks one manifest of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Client {
@@ -94,17 +92,9 @@ impl Runtime {
         self.client
     }
 
-    /// Whether versions that are meant here follow the rule of `band`.
-    pub fn covers(&self, band: &Band) -> bool {
-        let (from, to) = band.range();
-        self.client == band.client && self.from <= to && from <= self.to
-    }
-
-    /// As [`covers`](Self::covers); `docker` means the engine whatever it stores images with.
-    pub(super) fn covers_on_node(&self, band: &Band) -> bool {
-        let engine = self.client == Client::Docker && band.client == Client::DockerContainerd;
-        let same = Self { client: band.client, ..self.clone() };
-        self.covers(band) || (engine && same.covers(band))
+    /// The versions that are meant, from the first to the last.
+    pub(super) fn range(&self) -> (Version, Version) {
+        (self.from, self.to)
     }
 }
 
@@ -166,7 +156,11 @@ mod tests {
 
     fn labels(runtime: &str, os: &str) -> Vec<String> {
         let runtime: Runtime = runtime.parse().unwrap();
-        bands().iter().filter(|band| band.applies_to(os) && runtime.covers(band)).map(Band::label).collect()
+        bands()
+            .iter()
+            .filter(|band| band.applies_to(os) && runtime.covers(band))
+            .map(crate::select::Band::label)
+            .collect()
     }
 
     #[test]

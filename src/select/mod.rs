@@ -20,6 +20,7 @@ mod docker;
 mod reason;
 mod regclient;
 mod rule;
+mod scope;
 mod spelling;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use super::band::Band;
 use super::client::Client;
 use super::rule::{Needs, Note, Order, Selection};
 use super::spelling::{Era, Folded, Vector};
@@ -34,16 +33,17 @@ pub fn can_run(host: &Platform, image: &Platform) -> bool {
     }
 }
 
-/// Says what `band` does and why.
+/// Says what the versions `label` of `client` do and why.
 pub(super) fn reason(
-    band: &Band,
+    client: Client,
+    label: String,
     host: &Platform,
     entries: &[Option<Platform>],
     selection: &Selection,
 ) -> String {
-    let mut text = match band.client {
+    let mut text = match client {
         Client::Skopeo => "skopeo (also podman and CRI-O)".to_owned(),
-        _ => band.label(),
+        _ => label,
     };
     match selection.picks.map(|at| entries.get(at).and_then(Option::as_ref)) {
         Some(Some(image)) => {
@@ -51,7 +51,7 @@ pub(super) fn reason(
             text.push_str(&passed_over(host, image, entries));
             text.push_str(&cannot_run(host, image));
         }
-        Some(None) => text.push_str(match (band.client, selection.reads_config) {
+        Some(None) => text.push_str(match (client, selection.reads_config) {
             (Client::Crane, _) => " takes the first entry without a platform, which counts as linux/amd64",
             (_, true) => {
                 " finds no entry that states a matching platform, takes the first that states none and reads its \

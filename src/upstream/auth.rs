@@ -8,17 +8,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::challenge::{Bearer, Challenge};
 use super::client::Client;
-use super::credentials::{Credential, CredentialStore};
+use super::credential::Credential;
+use super::credentials::CredentialStore;
 use super::endpoint::{Endpoint, authority};
 use super::error::{Identity, Problem, Refusal};
+use super::header::{basic_header, bearer_header};
 use super::retry::Failure;
 use super::token::{self, Token};
 
@@ -187,25 +186,6 @@ fn check_realm(realm: &str, endpoint: &Endpoint) -> Result<Url, Problem> {
         return Err(Problem::Realm("the URL has credentials in it".into()));
     }
     Ok(url)
-}
-
-/// `Authorization: Basic` for a user name and a password.
-pub(super) fn basic_header(user: &str, password: &str) -> Result<HeaderValue, Failure> {
-    let pair = Zeroizing::new(format!("{user}:{password}"));
-    secret_header(&Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes()))))
-}
-
-fn bearer_header(token: &str) -> Result<HeaderValue, Failure> {
-    secret_header(&Zeroizing::new(format!("Bearer {token}")))
-}
-
-/// A header whose value is left out of logs.
-fn secret_header(value: &str) -> Result<HeaderValue, Failure> {
-    let mut header = HeaderValue::from_str(value).map_err(|_| {
-        Failure::final_(Problem::Answer("the token has characters that no token may have".into()))
-    })?;
-    header.set_sensitive(true);
-    Ok(header)
 }
 
 #[cfg(test)]

@@ -4,15 +4,15 @@
 //! order of files); docker/cli `cli/config/configfile` (`credHelpers`, `credsStore`, identity tokens).
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
+use super::credential::{Credential, Secret};
 use super::helper::{self, HelperError};
 
 /// The key that Docker files Docker Hub's credentials under.
@@ -63,49 +63,6 @@ impl CredentialError {
             Self::Json { .. } | Self::Entry { .. } => None,
         }
     }
-}
-
-/// A password or token: wiped from memory after use, never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Secret(Zeroizing<String>);
-
-impl Secret {
-    pub(super) fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-
-    /// The secret itself, for the request that it belongs in.
-    pub(super) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::new)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-/// One way to prove who one is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Credential {
-    /// User name and password.
-    Password {
-        /// The user's name.
-        user: String,
-        /// The password or personal access token.
-        password: Secret,
-    },
-    /// A token that the token server exchanges for one that the registry takes (`OAuth2` refresh token).
-    Identity(Secret),
-    /// A token that the registry takes as it is.
-    Registry(Secret),
 }
 
 /// A credential and where it was found.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use zeroize::Zeroizing;
 
-use super::credentials::{Credential, Secret};
+use super::credential::{Credential, Secret};
 
 /// How long a helper may take; some ask a person.
 const TIMEOUT: Duration = Duration::from_mins(1);

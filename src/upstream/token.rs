@@ -10,12 +10,12 @@ use serde::Deserialize;
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::auth::basic_header;
 use super::body;
 use super::challenge::Bearer;
-use super::credentials::{Credential, Secret};
+use super::credential::{Credential, Secret};
 use super::endpoint::authority;
 use super::error::Problem;
+use super::header::basic_header;
 use super::retry::{Failure, classify};
 
 /// The longest answer of a token server, in bytes. Tokens end up in a header, which servers keep well below this.
