@@ -4,6 +4,7 @@
 //! by other programs.
 
 mod build;
+mod check;
 mod demo;
 mod diff;
 mod error;
@@ -67,6 +68,7 @@ enum Command {
     Import(import::Import),
     Serve(serve::Serve),
     Inventory(inventory::InventoryCommand),
+    Check(check::Check),
     Wants(wants::WantsCommand),
     Keygen(keygen::Keygen),
     Sign(sign::Sign),
@@ -90,6 +92,7 @@ impl Command {
             Self::Import(command) => command.run(context),
             Self::Serve(command) => command.run(context),
             Self::Inventory(command) => command.run(context),
+            Self::Check(command) => command.run(context),
             Self::Wants(command) => command.run(context),
             Self::Keygen(command) => command.run(context),
             Self::Sign(command) => command.run(context),

@@ -96,6 +96,11 @@ impl Runtime {
     pub(super) fn range(&self) -> (Version, Version) {
         (self.from, self.to)
     }
+
+    /// Whether some version is meant here and by `other`.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.client == other.client && self.from <= other.to && other.from <= self.to
+    }
 }
 
 impl FromStr for Runtime {

@@ -1,6 +1,7 @@
-//! What a cluster at the site needs from dray besides the registry: files for its nodes, archives to preload, and plans
-//! for the tools that upgrade it.
+//! What a cluster at the site needs from dray besides the registry: proof that an upgrade starts, files for its nodes,
+//! archives to preload, and plans for the tools that upgrade it.
 
+pub mod check;
 pub mod node_config;
 mod registry_url;
 

@@ -1,0 +1,217 @@
+//! `dray check`
+
+mod text;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use dray::bundle::{Bundle, ServedBundles};
+use dray::catalog::ReleaseId;
+use dray::oci::Reference;
+use dray::site::check::{
+    self, CheckError, ClusterConfig, Delivery, Inputs, MAX_OBJECTS_BYTES, ObjectsError, Report, Source,
+    WorkerConfig, Workload,
+};
+use dray::store::Store;
+
+use super::error::{CliError, Kind};
+use super::inputs::{self, read_bounded, read_lock};
+use super::output::write_file;
+use super::runtime::Context;
+
+/// Say whether every node starts after an upgrade, before it is begun
+///
+/// Works out which images each node will ask for, from the configuration as it is stored, and looks for them as the
+/// node's container runtime will, in a store, in bundles, or in what a lock says a bundle will have. Finds the image
+/// versions that k0s left in its ClusterConfig, and prints the patch that takes them out. Exit code 4 when anything would
+/// not start.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    kubectl -n kube-system get clusterconfig k0s -o json > config.json\n  \
+    kubectl get nodes -o json > nodes.json\n  \
+    dray check --to k0s@v1.30.3+k0s.0 --cluster-config config.json --nodes nodes.json --store /var/lib/dray --patch pins.json\n  \
+    dray check --to kubeadm@v1.36.3 --nodes nodes.json --lock plant.lock --with calico-windows")]
+pub(crate) struct Check {
+    /// The release to go to, e.g. k0s@v1.36.3+k0s.2
+    #[arg(long, value_name = "DISTRO@VERSION")]
+    to: ReleaseId,
+
+    /// The cluster's configuration: k0s' ClusterConfig, kubeadm's kubeadm-config, config.yaml of k3s or RKE2;
+    /// YAML or JSON
+    #[arg(long, value_name = "FILE")]
+    cluster_config: Option<PathBuf>,
+
+    /// The nodes: `kubectl get nodes -o json`
+    #[arg(long, value_name = "FILE")]
+    nodes: PathBuf,
+
+    #[command(flatten)]
+    content: ContentArgs,
+
+    /// Write the patch for the configuration here, when there is one
+    #[arg(long, value_name = "FILE")]
+    patch: Option<PathBuf>,
+
+    /// What k0s tells its workers: `kubectl -n kube-system get configmaps -o json`
+    #[arg(long, value_name = "FILE")]
+    worker_configs: Option<PathBuf>,
+
+    /// Workloads as they run now: `kubectl -n kube-system get daemonsets,deployments -o json`
+    #[arg(long, value_name = "FILE")]
+    workloads: Option<PathBuf>,
+
+    /// How images get to the nodes
+    #[arg(long, value_enum, default_value_t = DeliveryArg::Any)]
+    delivery: DeliveryArg,
+
+    /// A feature that the configuration does not show, e.g. metrics-scraper, cilium
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
+    with: Vec<String>,
+
+    /// A component that is turned off, as the report names it, e.g. metrics-server
+    #[arg(long, value_name = "COMPONENT", value_delimiter = ',')]
+    without: Vec<String>,
+
+    /// The sandbox image that the container runtimes are configured with, where it is not the one that they or the
+    /// distribution bring
+    #[arg(long, value_name = "IMAGE")]
+    sandbox_image: Option<Reference>,
+}
+
+/// What serves the nodes.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct ContentArgs {
+    /// What serves the nodes: this store
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// What serves the nodes: this bundle as it is; may be repeated
+    #[arg(long, value_name = "BUNDLE", num_args = 1..)]
+    bundle: Vec<PathBuf>,
+    /// What will serve the nodes: the bundle of this lock; may be repeated
+    #[arg(long, value_name = "LOCK", num_args = 1..)]
+    lock: Vec<PathBuf>,
+}
+
+/// How images get to the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DeliveryArg {
+    /// From a registry, or put on the nodes before the upgrade
+    Any,
+    /// From a registry only
+    Registry,
+    /// Put on the nodes before the upgrade; there is no registry
+    Preload,
+}
+
+impl Check {
+    pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let catalog = inputs::catalog(context)?;
+        let distro = self.to.distro.clone();
+        let read = |path: &PathBuf| read_objects(path, |text| ClusterConfig::parse(&distro, text));
+        let config = self.cluster_config.as_ref().map(read).transpose()?;
+        if config.is_none() && distro == "k0s" {
+            return Err(CliError::usage("which images a k0s cluster asks for depends on its configuration")
+                .hint("give it with --cluster-config: `kubectl -n kube-system get clusterconfig k0s -o json`, or k0s.yaml"));
+        }
+        let nodes = read_objects(&self.nodes, |text| check::parse_nodes(text, catalog.windows()))?;
+        let all = |path: &PathBuf| read_objects(path, WorkerConfig::parse_all);
+        let worker_configs = self.worker_configs.as_ref().map(all).transpose()?.unwrap_or_default();
+        let all = |path: &PathBuf| read_objects(path, Workload::parse_all);
+        let workloads = self.workloads.as_ref().map(all).transpose()?.unwrap_or_default();
+        let report = check::check(&Inputs {
+            catalog: &catalog,
+            target: &self.to,
+            config: config.as_ref(),
+            nodes: &nodes,
+            source: &self.content.open()?,
+            delivery: self.delivery.into(),
+            worker_configs: &worker_configs,
+            workloads: &workloads,
+            with: &self.with,
+            without: &self.without,
+            sandbox: self.sandbox_image.as_ref(),
+        })?;
+        self.write_patch(context, &report)?;
+        let paper = text::Paper { report: &report, config: config.as_ref(), patch: self.patch.as_deref() };
+        context.output.result(&report, || paper.text(context.global.verbose > 0))?;
+        verdict(&report)
+    }
+
+    fn write_patch(&self, context: &Context, report: &Report) -> Result<(), CliError> {
+        let Some(path) = &self.patch else { return Ok(()) };
+        if report.ready_with_patch.is_none() {
+            context.output.note(format!("nothing to patch, so {} is not written", path.display()));
+            return Ok(());
+        }
+        let mut json = serde_json::to_string_pretty(&report.patch).map_err(CliError::failed)?;
+        json.push('\n');
+        write_file(path, json.as_bytes())
+    }
+}
+
+impl ContentArgs {
+    fn open(&self) -> Result<Source, CliError> {
+        if let Some(directory) = &self.store {
+            return Ok(Source::Content(Arc::new(Store::open(directory).map_err(CliError::failed)?)));
+        }
+        if !self.lock.is_empty() {
+            return Ok(Source::Locks(
+                self.lock.iter().map(|path| read_lock(path)).collect::<Result<_, _>>()?,
+            ));
+        }
+        let bundles = self.bundle.iter().map(|path| Bundle::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let served = ServedBundles::new(bundles).map_err(|error| CliError::new(Kind::Verification, error))?;
+        Ok(Source::Content(Arc::new(served)))
+    }
+}
+
+impl From<DeliveryArg> for Delivery {
+    fn from(arg: DeliveryArg) -> Self {
+        match arg {
+            DeliveryArg::Any => Self::Any,
+            DeliveryArg::Registry => Self::Registry,
+            DeliveryArg::Preload => Self::Preload,
+        }
+    }
+}
+
+impl From<CheckError> for CliError {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Catalog(error) => Self::usage(error),
+            CheckError::Content(error) => Self::failed(error),
+        }
+    }
+}
+
+/// An error when something would not start.
+fn verdict(report: &Report) -> Result<(), CliError> {
+    if report.ready {
+        return Ok(());
+    }
+    let failing = report.nodes.iter().filter(|node| !node.ready).count();
+    let error = CliError::new(
+        Kind::Incomplete,
+        match failing {
+            0 => format!("the cluster is not ready for {}", report.to),
+            n => format!("{n} of {} nodes would not start with {}", report.nodes.len(), report.to),
+        },
+    );
+    Err(if report.ready_with_patch == Some(true) {
+        error.hint("with the configuration patched they would; the report has the command")
+    } else {
+        error
+    })
+}
+
+/// Reads a file of Kubernetes objects.
+fn read_objects<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, ObjectsError>) -> Result<T, CliError> {
+    let bytes = read_bounded(path, MAX_OBJECTS_BYTES)?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| CliError::usage(format!("{} is not text in UTF-8", path.display())))?;
+    // PowerShell's redirection puts a mark before the text.
+    let text = text.trim_start_matches('\u{feff}');
+    parse(text).map_err(|error| CliError::usage(format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,276 @@
+//! Whether what serves the nodes has an image for a node, down to the last blob that its runtime would download.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::oci::{
+    Descriptor, Digest, Document, Image, ImageConfig, MAX_MANIFEST_BYTES, NodeKind, Platform, Reference,
+    RepositoryName, media_type,
+};
+use crate::resolve::{Lock, LockedImage};
+use crate::select::{self, Band};
+use crate::store::{Content, ContentError};
+
+/// How deep indexes may be nested, and how many entries count, as in a lock.
+const MAX_DEPTH: usize = 4;
+/// More entries than any index has.
+const MAX_ENTRIES: usize = 10_000;
+
+/// What serves the nodes, or will.
+#[derive(Clone)]
+pub enum Source {
+    /// A store, or bundles served in place.
+    Content(Arc<dyn Content>),
+    /// What bundles will have, as their locks say.
+    Locks(Vec<Lock>),
+}
+
+/// The images of a source; each is looked at once, however many nodes need it.
+pub(super) struct Shelf<'a> {
+    source: &'a Source,
+    seen: RefCell<BTreeMap<Reference, Option<Rc<Found>>>>,
+}
+
+/// An image that is there.
+enum Found {
+    /// An index, with its entries in order.
+    Index(Vec<Entry>),
+    /// A single image, what it was built for, and what of it is missing.
+    Single(Option<Platform>, Option<String>),
+    /// An image of a lock.
+    Locked(LockedImage),
+}
+
+/// An entry of an index.
+struct Entry {
+    platform: Option<Platform>,
+    /// What its configuration says, where the entry does not.
+    config: Option<Platform>,
+    /// What is missing of it.
+    missing: Option<String>,
+}
+
+impl<'a> Shelf<'a> {
+    pub(super) fn new(source: &'a Source) -> Self {
+        Self { source, seen: RefCell::default() }
+    }
+
+    /// Why a node of `kind` with a runtime of one of `bands` does not get the image; none when it does. Of several names
+    /// the first that is there counts.
+    pub(super) fn lacks(
+        &self,
+        names: &[Reference],
+        kind: &NodeKind,
+        bands: &[&'static Band],
+    ) -> Result<Option<String>, ContentError> {
+        for name in names {
+            if let Some(found) = self.find(name)? {
+                return Ok(self.reason(&found, kind, bands));
+            }
+        }
+        Ok(Some("it is not there".to_owned()))
+    }
+
+    fn find(&self, reference: &Reference) -> Result<Option<Rc<Found>>, ContentError> {
+        if let Some(found) = self.seen.borrow().get(reference) {
+            return Ok(found.clone());
+        }
+        let found = match self.source {
+            Source::Content(content) => look_up(content.as_ref(), reference)?,
+            Source::Locks(locks) => {
+                // Where two bundles have the same reference, the later one counts.
+                let images = locks.iter().rev().flat_map(|lock| &lock.images);
+                images.into_iter().find(|image| image.reference == *reference).cloned().map(Found::Locked)
+            }
+        };
+        let found = found.map(Rc::new);
+        self.seen.borrow_mut().insert(reference.clone(), found.clone());
+        Ok(found)
+    }
+
+    fn reason(&self, found: &Found, kind: &NodeKind, bands: &[&'static Band]) -> Option<String> {
+        match found {
+            Found::Single(platform, missing) => missing.clone().or_else(|| unfit(platform.as_ref(), kind)),
+            Found::Index(entries) => chosen(entries, kind, bands),
+            Found::Locked(image) if image.children.is_empty() => unfit(image.platform.as_ref(), kind),
+            Found::Locked(image) => self.unproven(kind, bands).or_else(|| locked(image, kind, bands)),
+        }
+    }
+
+    /// Says when locks were made for other runtimes than a Windows node has: they keep only what those download.
+    fn unproven(&self, kind: &NodeKind, bands: &[&'static Band]) -> Option<String> {
+        let Source::Locks(locks) = self.source else { return None };
+        let rows: Vec<_> =
+            locks.iter().flat_map(|lock| &lock.proof).filter(|row| row.node == *kind).collect();
+        if !kind.is_windows() || rows.is_empty() {
+            return None;
+        }
+        let proven = |band: &&&Band| rows.iter().any(|row| row.clients.contains(&band.label()));
+        let other = bands.iter().find(|band| !proven(band))?;
+        Some(format!(
+            "the lock was made for other runtimes than {}; state it in the definition's `runtimes`",
+            other.label()
+        ))
+    }
+}
+
+/// Why a single image does not run on a node.
+fn unfit(platform: Option<&Platform>, kind: &NodeKind) -> Option<String> {
+    let platform = platform.filter(|platform| !select::can_run(&kind.platform(), platform))?;
+    Some(format!("it is one image for {}, without an index", platform.shown()))
+}
+
+/// Why a runtime would not get along with these entries.
+fn chosen(entries: &[Entry], kind: &NodeKind, bands: &[&'static Band]) -> Option<String> {
+    let platforms: Vec<Option<Platform>> = entries.iter().map(|entry| entry.platform.clone()).collect();
+    for band in bands {
+        let choice = band.choose(&kind.platform(), &platforms);
+        let Some(at) = choice.picks else { return Some(choice.reason) };
+        let runs = if choice.checks_config {
+            entries.get(at).is_none_or(|entry| unfit(entry.config.as_ref(), kind).is_none())
+        } else {
+            choice.runs
+        };
+        if !runs {
+            return Some(choice.reason);
+        }
+        for entry in choice.fetches.iter().chain([&at]).filter_map(|at| entries.get(*at)) {
+            if let Some(missing) = &entry.missing {
+                let platform = entry.platform.as_ref().map_or_else(|| "an entry".to_owned(), Platform::shown);
+                return Some(format!("{} downloads {platform}, and {missing}", band.label()));
+            }
+        }
+    }
+    None
+}
+
+/// Why a runtime would not get along with what a lock keeps.
+fn locked(image: &LockedImage, kind: &NodeKind, bands: &[&'static Band]) -> Option<String> {
+    let children: Vec<_> =
+        image.children.iter().filter(|child| !media_type::is_index(&child.media_type)).collect();
+    // What was kept as a whole names no nodes.
+    if !children.iter().any(|child| child.nodes.is_empty() || child.nodes.contains(kind)) {
+        return Some(format!("the lock keeps nothing of it for {kind}"));
+    }
+    let entry = |child: &&crate::resolve::Child| Entry {
+        platform: child.platform.clone(),
+        config: None,
+        missing: None,
+    };
+    chosen(&children.iter().map(entry).collect::<Vec<_>>(), kind, bands)
+}
+
+/// Looks up an image with all that belongs to it.
+fn look_up(content: &dyn Content, reference: &Reference) -> Result<Option<Found>, ContentError> {
+    let name = reference.name();
+    let digest = match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => digest.clone(),
+        (None, Some(tag)) => match content.resolve(name, tag)? {
+            Some(root) => root.digest,
+            None => return Ok(None),
+        },
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(match document(content, name, &digest)? {
+        Ok(Document::Index(index)) => Found::Index(entries(content, name, &index.manifests)?),
+        Ok(Document::Image(image)) => {
+            let missing = missing_blob(content, name, &image)?;
+            Found::Single(config(content, name, &image)?, missing)
+        }
+        Err(missing) => Found::Single(None, Some(missing)),
+    }))
+}
+
+/// A manifest, or why there is none.
+fn document(
+    content: &dyn Content,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<Result<Document, String>, ContentError> {
+    match content.manifest(name, digest) {
+        Ok(Some(manifest)) => {
+            let parsed = Document::parse(Some(&manifest.media_type), manifest.bytes);
+            Ok(parsed.map_err(|error| format!("{digest} cannot be read: {error}")))
+        }
+        Ok(None) => Ok(Err(format!("{digest} is not there"))),
+        Err(ContentError::Damaged(digest)) => Ok(Err(format!("{digest} is damaged"))),
+        Err(error) => Err(error),
+    }
+}
+
+/// The entries of an index, those of nested ones in the place of the entry that leads to them.
+fn entries(
+    content: &dyn Content,
+    name: &RepositoryName,
+    manifests: &[Descriptor],
+) -> Result<Vec<Entry>, ContentError> {
+    let mut found = Vec::new();
+    let mut waiting: Vec<(Descriptor, usize)> =
+        manifests.iter().rev().map(|entry| (entry.clone(), 0)).collect();
+    while let Some((descriptor, depth)) = waiting.pop() {
+        if found.len() >= MAX_ENTRIES {
+            break;
+        }
+        let mut entry = Entry { platform: descriptor.platform.clone(), config: None, missing: None };
+        match document(content, name, &descriptor.digest)? {
+            Ok(Document::Index(inner)) if depth < MAX_DEPTH => {
+                waiting.extend(inner.manifests.into_iter().rev().map(|entry| (entry, depth + 1)));
+                continue;
+            }
+            Ok(Document::Index(_)) => entry.missing = Some("its indexes are nested too deep".to_owned()),
+            Ok(Document::Image(image)) => {
+                entry.missing = missing_blob(content, name, &image)?;
+                if entry.platform.is_none() {
+                    entry.config = config(content, name, &image)?;
+                }
+            }
+            Err(missing) => entry.missing = Some(missing),
+        }
+        found.push(entry);
+    }
+    Ok(found)
+}
+
+/// The first blob of an image that is not there.
+fn missing_blob(
+    content: &dyn Content,
+    name: &RepositoryName,
+    image: &Image,
+) -> Result<Option<String>, ContentError> {
+    for blob in image.blobs() {
+        match content.blob_size(name, &blob.digest)? {
+            Some(size) if size == blob.size => {}
+            Some(_) => return Ok(Some(format!("its blob {} has another size than stated", blob.digest))),
+            None => return Ok(Some(format!("its blob {} is not there", blob.digest))),
+        }
+    }
+    Ok(None)
+}
+
+/// What an image was built for, from its configuration.
+fn config(
+    content: &dyn Content,
+    name: &RepositoryName,
+    image: &Image,
+) -> Result<Option<Platform>, ContentError> {
+    let blob = match content.blob(name, &image.config.digest) {
+        Ok(Some(blob)) => blob,
+        // Its absence or damage is told as that of a blob.
+        Ok(None) | Err(ContentError::Damaged(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if blob.size > MAX_MANIFEST_BYTES as u64 {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; usize::try_from(blob.size).unwrap_or_default()];
+    let mut done = 0;
+    while done < bytes.len() {
+        match blob.read_at(&mut bytes[done..], done as u64)? {
+            0 => return Ok(None),
+            read => done += read,
+        }
+    }
+    Ok(ImageConfig::parse(&bytes).ok().and_then(|config| config.platform()))
+}

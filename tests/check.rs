@@ -1,0 +1,397 @@
+//! `dray check`: the update that once failed, mixed clusters, and other distributions, node by node.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use dray::catalog::Catalog;
+use dray::oci::{Digest, NodeKind, Reference, media_type};
+use dray::resolve::{Child, Lock, LockedBlob, LockedImage, Root};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const OLD: &str = "k0s@v1.29.7+k0s.0";
+const NEW: &str = "k0s@v1.30.3+k0s.0";
+const LINUX: [&str; 2] = ["linux/amd64", "linux/arm64"];
+const MIXED: [&str; 4] =
+    ["linux/amd64", "windows(10.0.17763)/amd64", "windows(10.0.20348)/amd64", "windows(10.0.26100)/amd64"];
+
+/// A directory with what a check reads.
+struct Desk(TempDir);
+
+struct Answer {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(self.path(name)).unwrap()).unwrap()
+    }
+
+    /// Writes a lock that has what releases need on these node kinds, and further images.
+    fn lock(&self, releases: &[(&str, &[&str])], kinds: &[&str], more: &[&str]) {
+        self.write("plant.lock", lock(releases, kinds, more).to_json());
+    }
+
+    /// Runs the command in this directory.
+    fn check(&self, arguments: &[&str]) -> Answer {
+        let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_dray"));
+        let output = command.current_dir(self.0.path()).arg("check").args(arguments).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Answer {
+            code: output.status.code().unwrap(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+
+    fn report(&self, arguments: &[&str]) -> (i32, Value) {
+        let answer = self.check(&[arguments, &["--format", "json"]].concat());
+        let report = serde_json::from_str(&answer.stdout).unwrap_or_else(|_| panic!("{}", answer.stderr));
+        (answer.code, report)
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit code {}\n\n{}\n{}", self.code, self.stdout, self.stderr)
+    }
+}
+
+fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/check").join(name);
+    path.to_str().unwrap().to_owned()
+}
+
+fn references(releases: &[(&str, &[&str])], kinds: &[NodeKind]) -> BTreeMap<Reference, Vec<NodeKind>> {
+    let catalog = Catalog::builtin().unwrap();
+    let mut images: BTreeMap<Reference, Vec<NodeKind>> = BTreeMap::new();
+    for (release, with) in releases {
+        let with: Vec<String> = with.iter().map(ToString::to_string).collect();
+        for need in catalog.needs(&release.parse().unwrap(), &with, kinds).unwrap().images {
+            images.entry(need.reference).or_default().extend(need.nodes);
+        }
+    }
+    images
+}
+
+/// A lock in which every image is an index with an entry for each node kind that needs it.
+fn lock(releases: &[(&str, &[&str])], kinds: &[&str], more: &[&str]) -> Lock {
+    let kinds: Vec<NodeKind> = kinds.iter().map(|kind| kind.parse().unwrap()).collect();
+    let mut wanted = references(releases, &kinds);
+    wanted.extend(more.iter().map(|reference| (reference.parse().unwrap(), kinds.clone())));
+    let mut blobs: BTreeMap<Digest, LockedBlob> = BTreeMap::new();
+    let mut blob = |text: &str| {
+        let digest = Digest::sha256(text.as_bytes());
+        let size = text.len() as u64;
+        let entry = LockedBlob { digest: digest.clone(), size, from: None, manifest: true, urls: Vec::new() };
+        blobs.insert(digest.clone(), entry);
+        (digest, size)
+    };
+    let mut images = Vec::new();
+    for (reference, mut nodes) in wanted {
+        nodes.sort();
+        nodes.dedup();
+        let (digest, size) = blob(&reference.to_string());
+        let child = |node: &NodeKind| {
+            let (digest, size) = blob(&format!("{reference} {node}"));
+            let platform = Some(node.platform());
+            Child {
+                digest,
+                size,
+                media_type: media_type::OCI_MANIFEST.into(),
+                platform,
+                nodes: vec![node.clone()],
+            }
+        };
+        let children = nodes.iter().map(child).collect();
+        let root = Root { media_type: media_type::OCI_INDEX.into(), digest, size };
+        images.push(LockedImage { reference, root, platform: None, children, needed_by: Vec::new() });
+    }
+    Lock {
+        schema_version: 1,
+        name: "plant-7".parse().unwrap(),
+        sequence: 1,
+        nodes: kinds,
+        runtimes: Vec::new(),
+        releases: Vec::new(),
+        images,
+        blobs: blobs.into_values().collect(),
+        files: Vec::new(),
+        proof: Vec::new(),
+        allowed_missing: Vec::new(),
+    }
+}
+
+fn ids(report: &Value) -> Vec<(&str, &str)> {
+    let problems = report["problems"].as_array().unwrap().iter();
+    problems.map(|problem| (problem["severity"].as_str().unwrap(), problem["id"].as_str().unwrap())).collect()
+}
+
+/// An update from 1.29 to 1.30 without a network, with dynamic configuration, node-local load balancing and the pull
+/// policy Never: the new controllers ask for the images of 1.29, because the stored configuration pins them.
+#[test]
+fn the_update_that_started_the_old_images() {
+    let desk = Desk::new();
+    let config = fixture("incident-config.yaml");
+    let nodes = fixture("incident-nodes.json");
+    desk.lock(&[(NEW, &["nllb:envoy"])], &LINUX, &[]);
+    let common = ["--to", NEW, "--nodes", &nodes, "--lock", "plant.lock"];
+    let before = [&common[..], &["--cluster-config", &config, "--patch", "pins.json"]].concat();
+
+    let (code, report) = desk.report(&before);
+    assert_eq!(code, 4);
+    assert_eq!(report["ready"], false);
+    assert_eq!(report["creator"], OLD);
+    assert_eq!(report["readyWithPatch"], true);
+    assert!(ids(&report).contains(&("blocker", "stale-pins")), "{:?}", ids(&report));
+    assert_eq!(report["nodes"][0]["ready"], false);
+    assert_eq!(report["patch"], desk.json("pins.json"));
+    assert!(report["patch"]["spec"]["images"]["pause"].is_null());
+    assert!(report["patch"]["spec"]["images"].get("default_pull_policy").is_none());
+    insta::assert_json_snapshot!("incident", report);
+    insta::assert_snapshot!("incident_text", desk.check(&before));
+
+    let mut patched: Value = serde_saphyr::from_str(&std::fs::read_to_string(&config).unwrap()).unwrap();
+    dray::site::check::apply(&mut patched, &desk.json("pins.json"));
+    desk.write("patched.json", patched.to_string());
+    desk.lock(&[(OLD, &["nllb:envoy"]), (NEW, &["nllb:envoy"])], &LINUX, &[]);
+    let after = [&common[..], &["--cluster-config", "patched.json"]].concat();
+    let (code, report) = desk.report(&after);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!((&report["ready"], &report["patch"]), (&json!(true), &json!({})));
+    assert!(report["pins"].as_array().unwrap().is_empty());
+    assert!(ids(&report).contains(&("warning", "pull-policy-never")), "the archive has to be on the nodes");
+    assert_eq!(report["keep"][0]["releases"], json!([OLD]));
+    insta::assert_snapshot!("incident_patched_text", desk.check(&after));
+
+    let (code, report) = desk.report(&[&after[..], &["--delivery", "registry"]].concat());
+    assert_eq!(code, 4, "no node may ask a registry");
+    assert!(ids(&report).contains(&("blocker", "pull-policy-never")));
+}
+
+#[test]
+fn the_old_images_start_where_they_are_served_too() {
+    let desk = Desk::new();
+    let (config, nodes) = (fixture("incident-config.yaml"), fixture("incident-nodes.json"));
+    desk.lock(&[(OLD, &["nllb:envoy"]), (NEW, &["nllb:envoy"])], &LINUX, &[]);
+    let (code, report) =
+        desk.report(&["--to", NEW, "--cluster-config", &config, "--nodes", &nodes, "--lock", "plant.lock"]);
+    assert_eq!(code, 0);
+    assert!(ids(&report).contains(&("warning", "stale-pins")), "they start, with old images");
+}
+
+#[test]
+fn a_single_pin_is_asked_about() {
+    let desk = Desk::new();
+    let nodes = fixture("incident-nodes.json");
+    desk.write(
+        "k0s.yaml",
+        "kind: ClusterConfig\nspec: {images: {coredns: {image: quay.io/k0sproject/coredns, version: 1.10.1}}}\n",
+    );
+    desk.lock(&[(NEW, &[])], &LINUX, &["quay.io/k0sproject/coredns:1.10.1"]);
+    let common = ["--to", NEW, "--cluster-config", "k0s.yaml", "--nodes", &nodes, "--lock", "plant.lock"];
+    let (code, report) = desk.report(&[&common[..], &["--patch", "pins.json"]].concat());
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(report["ask"], json!(["spec.images.coredns"]));
+    assert_eq!(report["patch"], json!({}));
+    assert!(!desk.path("pins.json").exists());
+    let stale =
+        report["problems"].as_array().unwrap().iter().find(|problem| problem["id"] == "stale-pins").unwrap();
+    assert!(stale["fix"].as_str().unwrap().contains("decide about spec.images.coredns"), "{stale}");
+}
+
+#[test]
+fn a_mixed_cluster_node_by_node() {
+    let desk = Desk::new();
+    let [config, nodes, workers, workloads] =
+        ["mixed-config.yaml", "mixed-nodes.json", "mixed-worker-configs.json", "mixed-workloads.yaml"]
+            .map(fixture);
+    let target = "k0s@v1.36.3+k0s.2";
+    desk.lock(&[("k0s@v1.35.7+k0s.0", &["calico"]), (target, &["calico"])], &MIXED[..3], &[]);
+    let arguments = [
+        "--to",
+        target,
+        "--cluster-config",
+        &config,
+        "--nodes",
+        &nodes,
+        "--lock",
+        "plant.lock",
+        "--worker-configs",
+        &workers,
+        "--workloads",
+        &workloads,
+    ];
+    let (code, report) = desk.report(&arguments);
+    assert_eq!(code, 4);
+    let found = ids(&report);
+    for expected in [
+        ("blocker", "win-nllb-envoy"),
+        ("warning", "version-override"),
+        ("blocker", "stale-pins"),
+        ("note", "custom-image"),
+        ("warning", "win-custom-profile-linux-pause"),
+        ("warning", "containerd-dropins"),
+        ("warning", "windows-unsupported"),
+        ("warning", "pause-hyper-v"),
+        ("warning", "running-release-not-servable"),
+        ("warning", "workload-image-missing"),
+        ("warning", "win-konnectivity-not-listed"),
+    ] {
+        assert!(found.contains(&expected), "{expected:?}: {found:?}");
+    }
+    let missing = |name: &str| {
+        let node = report["nodes"].as_array().unwrap().iter().find(|node| node["name"] == name).unwrap();
+        let refs = node["missing"].as_array().unwrap().iter();
+        refs.map(|missing| missing["ref"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(missing("linux-0").contains(&"registry.plant.example/dns/coredns:1.12.0-plant".to_owned()));
+    assert!(missing("win-2022").is_empty(), "{:?}", missing("win-2022"));
+    assert!(missing("win-2025").contains(&"registry.k8s.io/pause:3.10.1".to_owned()), "the lock has no 2025");
+    insta::assert_snapshot!("mixed_text", desk.check(&arguments));
+}
+
+#[test]
+fn the_linux_only_pause_of_1_33_stops_windows_nodes_until_it_is_overridden() {
+    let desk = Desk::new();
+    let nodes = fixture("mixed-nodes.json");
+    let only = |config: &str| {
+        desk.write("k0s.yaml", config);
+        desk.report(&[
+            "--to",
+            "k0s@v1.33.4+k0s.0",
+            "--cluster-config",
+            "k0s.yaml",
+            "--nodes",
+            &nodes,
+            "--lock",
+            "plant.lock",
+        ])
+    };
+    desk.lock(&[("k0s@v1.33.4+k0s.0", &["calico"])], &MIXED, &[]);
+    let (_, report) = only("kind: ClusterConfig\nspec: {network: {provider: calico}}\n");
+    assert!(ids(&report).contains(&("blocker", "win-pause-linux-only")), "{:?}", ids(&report));
+    let (_, report) = only(
+        "kind: ClusterConfig\nspec: {network: {provider: calico}, images: {pause: {image: registry.k8s.io/pause, version: \
+         \"3.10.1\"}}}\n",
+    );
+    assert!(!ids(&report).iter().any(|(_, id)| *id == "win-pause-linux-only"), "{:?}", ids(&report));
+}
+
+#[test]
+fn windows_nodes_cannot_import_before_1_33() {
+    let desk = Desk::new();
+    let nodes = fixture("mixed-nodes.json");
+    desk.lock(&[("k0s@v1.32.4+k0s.0", &["calico"])], &MIXED, &[]);
+    desk.write("k0s.yaml", "kind: ClusterConfig\nspec: {network: {provider: calico}}\n");
+    let common = [
+        "--to",
+        "k0s@v1.32.4+k0s.0",
+        "--cluster-config",
+        "k0s.yaml",
+        "--nodes",
+        &nodes,
+        "--lock",
+        "plant.lock",
+    ];
+    let (_, report) = desk.report(&common);
+    assert!(ids(&report).contains(&("warning", "win-bundle-import-broken")));
+    let (code, report) = desk.report(&[&common[..], &["--delivery", "preload"]].concat());
+    assert_eq!(code, 4);
+    for id in ["win-bundle-import-broken", "win-pull-policy-always", "kubelet-newer"] {
+        assert!(ids(&report).contains(&("blocker", id)), "{id}: {:?}", ids(&report));
+    }
+}
+
+#[test]
+fn kubeadm_asks_for_the_sandbox_of_each_containerd() {
+    let desk = Desk::new();
+    let nodes = fixture("kubeadm-nodes.json");
+    desk.lock(&[("kubeadm@v1.35.7", &[]), ("kubeadm@v1.34.9", &[])], &MIXED[..3], &[]);
+    let arguments = ["--to", "kubeadm@v1.35.7", "--nodes", &nodes, "--lock", "plant.lock"];
+    let (code, report) = desk.report(&arguments);
+    assert_eq!(code, 0, "{report:#}");
+    let mut sparse = lock(&[("kubeadm@v1.35.7", &[])], &MIXED[..3], &[]);
+    sparse.images.retain(|image| image.reference.to_string() != "registry.k8s.io/pause:3.8");
+    desk.write("plant.lock", sparse.to_json());
+    let (code, report) = desk.report(&arguments);
+    assert_eq!(code, 4);
+    let sandbox = |at: usize| report["nodes"][at]["missing"].as_array().unwrap().len();
+    assert_eq!([sandbox(0), sandbox(1), sandbox(2)], [1, 0, 1], "containerd 1.7 asks for pause 3.8");
+    let configured = [&arguments[..], &["--sandbox-image", "registry.k8s.io/pause:3.10.1"]].concat();
+    assert_eq!(desk.report(&configured).0, 0);
+
+    desk.write("kubeadm.yaml", "kind: ClusterConfiguration\nimageRepository: site.local:5000/k8s\n");
+    let (_, report) = desk.report(
+        &[
+            &arguments[..],
+            &["--cluster-config", "kubeadm.yaml", "--sandbox-image", "registry.k8s.io/pause:3.10.1"],
+        ]
+        .concat(),
+    );
+    assert_eq!(report["ready"], true, "a mirror finds names without their host: {report:#}");
+
+    let (code, report) = desk.report(&["--to", "kubeadm@v1.36.3", "--nodes", &nodes, "--lock", "plant.lock"]);
+    assert_eq!(code, 4);
+    assert!(ids(&report).contains(&("blocker", "kubeadm-containerd-2")), "{:?}", ids(&report));
+}
+
+#[test]
+fn rke2_and_k3s_get_the_same_answer() {
+    let desk = Desk::new();
+    let nodes = fixture("rke2-nodes.json");
+    desk.write("config.yaml", "cni: calico\nsystem-default-registry: site.local:5000\n");
+    desk.lock(&[("rke2@v1.35.3+rke2r1", &["calico"])], &["linux/amd64", "windows(10.0.20348)/amd64"], &[]);
+    let common = ["--nodes", &nodes, "--lock", "plant.lock", "--cluster-config", "config.yaml"];
+    let (code, report) = desk.report(&[&common[..], &["--to", "rke2@v1.35.3+rke2r1"]].concat());
+    assert_eq!(code, 0, "{report:#}");
+    assert!(ids(&report).contains(&("warning", "rke2-windows-tarball-pause")), "{:?}", ids(&report));
+    assert!(report["nodes"][1]["images"].as_u64().unwrap() >= 1);
+    assert!(
+        !report["keep"][1]["releases"].as_array().unwrap().is_empty(),
+        "Windows kubelets leave +rke2r1 out"
+    );
+    let (code, report) =
+        desk.report(&[&common[..2], &["--lock", "plant.lock", "--to", "k3s@v1.35.3+k3s1"]].concat());
+    assert_eq!(code, 4);
+    assert!(ids(&report).contains(&("blocker", "k3s-no-windows")), "{:?}", ids(&report));
+}
+
+#[test]
+fn wrong_input_is_named() {
+    let desk = Desk::new();
+    let nodes = fixture("incident-nodes.json");
+    desk.lock(&[(NEW, &[])], &LINUX, &[]);
+    desk.write("empty.json", r#"{"kind":"List","items":[]}"#);
+    let refused = |arguments: &[&str]| {
+        let answer = desk.check(arguments);
+        assert_eq!(answer.code, 2, "{answer}");
+        answer.stderr
+    };
+    let lock = ["--lock", "plant.lock"];
+    let without = refused(&[&["--to", NEW, "--nodes", &nodes][..], &lock].concat());
+    assert!(without.contains("--cluster-config"), "{without}");
+    let config = ["--cluster-config", "empty.json"];
+    let no_config = refused(&[&["--to", NEW, "--nodes", &nodes][..], &config, &lock].concat());
+    assert!(no_config.contains("empty.json: there is no ClusterConfig"), "{no_config}");
+    let no_nodes = refused(&[&["--to", "kubeadm@v1.35.7", "--nodes", "empty.json"][..], &lock].concat());
+    assert!(no_nodes.contains("kubectl get nodes"), "{no_nodes}");
+    let unknown = refused(&[&["--to", "kubeadm@v1.35.99", "--nodes", &nodes][..], &lock].concat());
+    assert!(unknown.contains("v1.35.99"), "{unknown}");
+    refused(&["--to", NEW, "--nodes", &nodes]);
+}
