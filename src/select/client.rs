@@ -98,7 +98,7 @@ impl Runtime {
     }
 
     /// Whether some version is meant here and by `other`.
-    pub fn overlaps(&self, other: &Self) -> bool {
+    pub fn shares_versions(&self, other: &Self) -> bool {
         self.client == other.client && self.from <= other.to && other.from <= self.to
     }
 }

@@ -86,7 +86,7 @@ impl Plan<'_> {
         let on = when.is_empty() || when.iter().any(|feature| features.contains(feature));
         let of_runtime = |text: &String| {
             let asking: Option<Runtime> = text.parse().ok();
-            asking.zip(node.runtime.as_ref()).is_some_and(|(asking, own)| asking.overlaps(own))
+            asking.zip(node.runtime.as_ref()).is_some_and(|(asking, own)| asking.shares_versions(own))
         };
         let configured = |(path, value): (&String, &String)| {
             self.config.and_then(|config| config.text(path)).is_none_or(|found| found == value)

@@ -19,7 +19,7 @@ const CONTAINERD_2_CONFIG: u8 = 3;
 pub(super) fn on_containerd_1<'a>(facts: &Facts<'a>) -> Vec<&'a Node> {
     let first: Option<Runtime> = "containerd@1".parse().ok();
     let runs = |node: &Node| {
-        first.as_ref().zip(node.runtime.as_ref()).is_some_and(|(first, own)| first.overlaps(own))
+        first.as_ref().zip(node.runtime.as_ref()).is_some_and(|(first, own)| first.shares_versions(own))
     };
     facts.nodes(runs)
 }
