@@ -276,3 +276,56 @@ fn who_signed_is_who_is_trusted() {
     let error = Bundle::open(&unsigned).unwrap().check_signatures(&stranger).unwrap_err();
     assert!(matches!(error, BundleError::Untrusted { source: TrustError::Unsigned, .. }));
 }
+
+/// A bundle of one image that the release `release` needs, imported into `store`.
+fn import_release(dir: &Path, store: &crate::store::Store, sequence: u64, release: &str, tag: &str) {
+    use crate::oci::{Descriptor, media_type};
+    let layer = tag.as_bytes();
+    let manifest = serde_json::to_vec(&serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::OCI_MANIFEST,
+        "config": Descriptor::of(media_type::OCI_CONFIG, layer),
+        "layers": [],
+    }))
+    .unwrap();
+    let mut lock = sample(&manifest, layer);
+    lock.sequence = sequence;
+    lock.releases = vec![crate::resolve::LockedRelease { release: release.into(), with: Vec::new() }];
+    lock.images[0].reference = format!("registry.k8s.io/pause:{tag}").parse().unwrap();
+    lock.images[0].needed_by = vec![format!("pause of {release}")];
+    let path = dir.join(format!("{sequence}.tar"));
+    let source = Source::of(&[&manifest, layer]);
+    block_on(build_at(&path, &lock, &source, &[])).unwrap();
+    let options = ImportOptions {
+        verified_by: std::collections::BTreeSet::new(),
+        allow_rollback: false,
+        threads: 1,
+        now: jiff::Timestamp::UNIX_EPOCH,
+        progress: &|_| (),
+    };
+    import(&Bundle::open(&path).unwrap(), store, &options).unwrap();
+}
+
+#[test]
+fn releases_that_a_site_is_done_with_go() {
+    use crate::store::Content as _;
+    let dir = tempfile::tempdir().unwrap();
+    let store = crate::store::Store::create(&dir.path().join("store")).unwrap();
+    import_release(dir.path(), &store, 1, "k0s@v1.35.4+k0s.0", "3.9");
+    import_release(dir.path(), &store, 2, "k0s@v1.36.3+k0s.2", "3.10");
+    let writer = store.writer("test", std::time::Duration::ZERO).unwrap();
+    let retain = |keep: &str, dry_run| retain_releases(&writer, &[keep.to_owned()].into(), dry_run);
+    let unknown = retain("k0s@v1.99.0+k0s.0", false).unwrap_err().to_string();
+    assert!(unknown.contains("k0s@v1.35.4+k0s.0, k0s@v1.36.3+k0s.2"), "{unknown}");
+
+    let name = "registry.k8s.io/pause".parse().unwrap();
+    let tags = || store.tags(&name, None, 10).unwrap().unwrap().len();
+    let expected = ["registry.k8s.io/pause:3.9".parse().unwrap()].into();
+    for dry_run in [true, false] {
+        let retention = retain("k0s@v1.36.3+k0s.2", dry_run).unwrap();
+        assert_eq!(retention.removed, expected);
+        assert_eq!(retention.kept.len(), 1);
+        assert_eq!(tags(), if dry_run { 2 } else { 1 });
+    }
+    assert!(retain("k0s@v1.36.3+k0s.2", false).unwrap().removed.is_empty());
+}

@@ -21,8 +21,10 @@ mod node_config;
 mod output;
 mod passphrase;
 mod plan;
+mod prune;
 mod releases;
 mod runtime;
+mod scrub;
 mod serve;
 mod sign;
 mod since;
@@ -73,6 +75,8 @@ enum Command {
     Keygen(keygen::Keygen),
     Sign(sign::Sign),
     NodeConfig(node_config::NodeConfig),
+    Prune(prune::Prune),
+    Scrub(scrub::Scrub),
     Tls(tls::TlsCommand),
 }
 
@@ -97,6 +101,8 @@ impl Command {
             Self::Keygen(command) => command.run(context),
             Self::Sign(command) => command.run(context),
             Self::NodeConfig(command) => command.run(context),
+            Self::Prune(command) => command.run(context),
+            Self::Scrub(command) => command.run(context),
             Self::Tls(command) => command.run(context),
         }
     }

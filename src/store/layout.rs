@@ -12,6 +12,7 @@
 //! publish.json                                      tags in the middle of being published together
 //! wants.json                                        what was asked for in vain, kept by the registry
 //! lock, lock.holder                                 one writer at a time, and who that is
+//! damaged/<algorithm>-<hex>                         content that a scrub found damaged
 //! tmp/, uploads/                                    files on their way in
 //! ```
 
@@ -90,6 +91,11 @@ impl Layout {
     /// The record of the plain file with this address; none when no file name can hold the host.
     pub(super) fn file(&self, host: &str, path: &str) -> Option<PathBuf> {
         Some(self.files(path).join(escape(host)? + ".json"))
+    }
+
+    /// Where content goes that turned out damaged.
+    pub(super) fn damaged(&self, digest: &Digest) -> PathBuf {
+        self.root.join("damaged").join(digest_file(digest))
     }
 
     pub(super) fn uploads(&self) -> PathBuf {

@@ -95,7 +95,7 @@ impl Store {
     }
 
     /// Opens a file of content; none when it is missing.
-    fn open_blob(&self, digest: &Digest) -> Result<Option<(Blob, Stamp)>, ContentError> {
+    pub(super) fn open_blob(&self, digest: &Digest) -> Result<Option<(Blob, Stamp)>, ContentError> {
         let path = self.layout().blob(digest);
         let file = match std::fs::File::open(&path) {
             Ok(file) => file,

@@ -279,3 +279,63 @@ fn only_stores_are_opened() {
     fs::write(path.join("store.json"), b"{").unwrap();
     assert!(matches!(Store::open(path), Err(StoreError::Content(ContentError::Invalid { .. }))));
 }
+
+#[test]
+fn a_scrub_finds_what_is_damaged_and_what_is_missing() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    let [good, bad, lost] = [b"good blob", b"bad  blob", b"lost blob"].map(|bytes| put_blob(&writer, bytes));
+    let mut batch = writer.batch();
+    for digest in [&good, &bad, &lost] {
+        batch.link_blob(&name("a"), digest).unwrap();
+    }
+    put_image(&mut batch, "a", "1");
+    batch.commit().unwrap();
+    drop(writer);
+    fs::write(store.layout().blob(&bad), b"evil blob").unwrap();
+    fs::remove_file(store.layout().blob(&lost)).unwrap();
+    let mut seen = 0;
+    let scrubbed = store.scrub(NOW, &mut |_, _| seen += 1).unwrap();
+    assert_eq!((scrubbed.blobs, seen), (3, 3));
+    assert_eq!((&scrubbed.damaged[..], &scrubbed.missing[..]), (&[bad.clone()][..], &[lost][..]));
+    assert!(!store.has_blob(&bad).unwrap(), "it can be written anew");
+    assert!(store.blob(&name("a"), &good).unwrap().is_some());
+    let again = store.scrub(NOW, &mut |_, _| {}).unwrap();
+    assert_eq!((again.blobs, again.damaged.len(), again.missing.len()), (2, 0, 2));
+}
+
+#[test]
+fn a_sweep_removes_only_what_nothing_refers_to() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    let config = put_blob(&writer, b"{}");
+    let [unnamed, unowned] = [b"no manifest names it", b"no repository has it"].map(|b| put_blob(&writer, b));
+    let mut batch = writer.batch();
+    let image = put_image(&mut batch, "a", "1");
+    let untagged = manifest("untagged");
+    batch.put_manifest(&name("a"), &untagged.0.digest, media_type::OCI_MANIFEST, &untagged.1).unwrap();
+    for digest in [&config, &unnamed] {
+        batch.link_blob(&name("a"), digest).unwrap();
+    }
+    batch.commit().unwrap();
+
+    let hour = Duration::from_hours(1);
+    assert_eq!(writer.sweep(hour, false).unwrap(), Swept::default(), "all of it is young");
+    std::thread::sleep(Duration::from_millis(20));
+    let swept = writer.sweep(NOW, true).unwrap();
+    assert_eq!(swept, Swept { blobs: 2, bytes: 40 });
+    assert!(store.has_blob(&unnamed).unwrap(), "it was only a question");
+    assert_eq!(writer.sweep(NOW, false).unwrap(), swept);
+    assert!(!store.has_blob(&unnamed).unwrap() && !store.has_blob(&unowned).unwrap());
+    assert!(store.blob(&name("a"), &unnamed).unwrap().is_none());
+    assert!(store.blob(&name("a"), &config).unwrap().is_some());
+    assert!(store.manifest(&name("a"), &image.digest).unwrap().is_some());
+    assert!(store.manifest(&name("a"), &untagged.0.digest).unwrap().is_some());
+
+    let mut batch = writer.batch();
+    assert!(batch.delete_manifest(&name("a"), &image.digest).unwrap());
+    batch.commit().unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(writer.sweep(NOW, false).unwrap().blobs, 1);
+    assert!(!store.has_blob(&image.digest).unwrap());
+}

@@ -119,7 +119,8 @@ fn outcome(good: bool, digest: &Digest) -> Result<(), ContentError> {
     if good { Ok(()) } else { Err(ContentError::Damaged(digest.clone())) }
 }
 
-fn matches(digest: &Digest, blob: &Blob) -> Result<bool, ContentError> {
+/// Whether the bytes of `blob` are those of `digest`, by reading it as a whole.
+pub(super) fn matches(digest: &Digest, blob: &Blob) -> Result<bool, ContentError> {
     let mut hasher = Hasher::new(digest.algorithm());
     let mut buffer = vec![0; CHUNK];
     let mut position = 0;

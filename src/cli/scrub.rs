@@ -1,0 +1,50 @@
+//! `dray scrub`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use dray::store::Store;
+use serde_json::json;
+
+use super::error::{CliError, Kind};
+use super::output::human_bytes;
+use super::runtime::Context;
+
+/// How long to wait for a writer when something must be put aside.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Read a store again as a whole and find what the disk has damaged
+///
+/// A registry may go on serving the store meanwhile. What is damaged is put aside into `damaged/`, so that importing its
+/// bundle again, or pushing it, brings it back. Exit code 3 when something is damaged or missing.
+#[derive(Args)]
+pub(crate) struct Scrub {
+    /// The store
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+}
+
+impl Scrub {
+    pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let store = Store::open(&self.store).map_err(CliError::failed)?;
+        let scrubbed = store.scrub(PATIENCE, &mut |_, _| {}).map_err(CliError::failed)?;
+        let value = json!({
+            "blobs": scrubbed.blobs,
+            "bytes": scrubbed.bytes,
+            "damaged": scrubbed.damaged,
+            "missing": scrubbed.missing,
+        });
+        context.output.result(&value, || {
+            let mut text = format!("{} blobs, {} read\n", scrubbed.blobs, human_bytes(scrubbed.bytes));
+            text.extend(scrubbed.damaged.iter().map(|digest| format!("damaged  {digest}\n")));
+            text.extend(scrubbed.missing.iter().map(|digest| format!("missing  {digest}\n")));
+            text
+        })?;
+        match scrubbed.damaged.len() + scrubbed.missing.len() {
+            0 => Ok(()),
+            lost => Err(CliError::new(Kind::Verification, format!("{lost} blobs are damaged or missing"))
+                .hint("import the bundle that brought them again")),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Reading everything again to find what the disk has damaged, beside a registry that serves the store.
+
+use std::time::Duration;
+
+use fs_err as fs;
+
+use crate::oci::Digest;
+
+use super::durable::Dirty;
+use super::verify::{Stamp, matches};
+use super::{Store, StoreError};
+
+/// What a scrub found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// How many pieces of content were read.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Content whose bytes were not those of its digest. It was put aside, so that it can be written anew.
+    pub damaged: Vec<Digest>,
+    /// Content that repositories have and that is not there. Damaged content is not repeated here.
+    pub missing: Vec<Digest>,
+}
+
+impl Store {
+    /// Reads all content and puts what is damaged aside, into `damaged/` of the store. `progress` is told of every piece
+    /// with its size, before it is read.
+    ///
+    /// A writer is held up only while something is put aside, for which this waits up to `patience`.
+    pub fn scrub(
+        &self,
+        patience: Duration,
+        progress: &mut dyn FnMut(&Digest, u64),
+    ) -> Result<Scrubbed, StoreError> {
+        let mut scrubbed = Scrubbed::default();
+        let mut found = Vec::new();
+        self.each_blob(|digest, metadata| {
+            found.push((digest.clone(), metadata.len()));
+            Ok(())
+        })?;
+        for (digest, size) in found {
+            progress(&digest, size);
+            // It may have been pruned since.
+            let Some((blob, stamp)) = self.open_blob(&digest)? else { continue };
+            scrubbed.blobs += 1;
+            scrubbed.bytes += blob.size;
+            if !matches(&digest, &blob)? && self.put_aside(&digest, stamp, patience)? {
+                scrubbed.damaged.push(digest);
+            }
+        }
+        for digest in self.members()? {
+            if !self.has_blob(&digest)? && !scrubbed.damaged.contains(&digest) {
+                scrubbed.missing.push(digest);
+            }
+        }
+        Ok(scrubbed)
+    }
+
+    /// Moves damaged content away, unless it has been replaced since it was read.
+    fn put_aside(&self, digest: &Digest, stamp: Stamp, patience: Duration) -> Result<bool, StoreError> {
+        let _writer = self.writer("dray scrub", patience)?;
+        let path = self.layout().blob(digest);
+        if Stamp::of(&fs::metadata(&path)?) != stamp {
+            return Ok(false);
+        }
+        let mut dirty = Dirty::default();
+        let aside = self.layout().damaged(digest);
+        dirty.create_parent(&aside)?;
+        dirty.changed(&path);
+        fs::rename(&path, &aside)?;
+        dirty.sync()?;
+        Ok(true)
+    }
+}
