@@ -5,5 +5,6 @@
 mod support;
 
 mod site_nodes {
+    mod export;
     mod node_config;
 }

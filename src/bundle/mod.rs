@@ -10,7 +10,7 @@ mod plan;
 mod read;
 mod retain;
 mod serve;
-mod tar;
+pub(crate) mod tar;
 mod write;
 
 pub use import::{ImportError, ImportOptions, ImportRecord, import};

@@ -5,9 +5,9 @@
 //! can be made to say are refused by that one comparison.
 
 /// Headers and contents are padded to this many bytes.
-pub(super) const BLOCK: u64 = 512;
+pub(crate) const BLOCK: u64 = 512;
 /// An archive ends with this many zero bytes.
-pub(super) const END: u64 = 2 * BLOCK;
+pub(crate) const END: u64 = 2 * BLOCK;
 /// Sizes from here on do not fit the octal field and are written in base 256, as GNU tar, libarchive and Go do.
 const OCTAL_SIZE_LIMIT: u64 = 1 << 33;
 /// The longest path that the name field of a header holds.
@@ -18,7 +18,7 @@ const PAX_NAME: &str = "PaxHeaders/path";
 /// The bytes before a file's content: a header, and before it an extended header where the path is long.
 ///
 /// `path` must be at most 200 ASCII bytes; only `blobs/sha512/…` is longer than a plain header can hold.
-pub(super) fn header(path: &str, size: u64, mtime: u64) -> Vec<u8> {
+pub(crate) fn header(path: &str, size: u64, mtime: u64) -> Vec<u8> {
     if path.len() <= NAME_LEN {
         return block(path, size, mtime, b'0').to_vec();
     }
@@ -31,12 +31,12 @@ pub(super) fn header(path: &str, size: u64, mtime: u64) -> Vec<u8> {
 }
 
 /// The number of bytes that `header` gives for a path.
-pub(super) fn header_len(path: &str) -> u64 {
+pub(crate) fn header_len(path: &str) -> u64 {
     if path.len() <= NAME_LEN { BLOCK } else { 3 * BLOCK }
 }
 
 /// The length of a content with its padding.
-pub(super) fn padded(size: u64) -> Option<u64> {
+pub(crate) fn padded(size: u64) -> Option<u64> {
     size.checked_next_multiple_of(BLOCK)
 }
 

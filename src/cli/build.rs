@@ -100,7 +100,7 @@ impl Build {
 }
 
 /// The time for the entries of the archive: `SOURCE_DATE_EPOCH` or 0, so that it never differs by itself.
-fn source_date_epoch() -> Result<u64, CliError> {
+pub(super) fn source_date_epoch() -> Result<u64, CliError> {
     let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(0) };
     value
         .to_str()

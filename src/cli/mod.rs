@@ -9,6 +9,7 @@ mod demo;
 mod diff;
 mod error;
 mod explain;
+mod export;
 mod global;
 mod images;
 mod import;
@@ -78,6 +79,7 @@ enum Command {
     Prune(prune::Prune),
     Scrub(scrub::Scrub),
     Tls(tls::TlsCommand),
+    Export(export::Export),
 }
 
 impl Command {
@@ -104,6 +106,7 @@ impl Command {
             Self::Prune(command) => command.run(context),
             Self::Scrub(command) => command.run(context),
             Self::Tls(command) => command.run(context),
+            Self::Export(command) => command.run(context),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! archives to preload, and plans for the tools that upgrade it.
 
 pub mod check;
+pub mod export;
 pub mod node_config;
 mod registry_url;
 

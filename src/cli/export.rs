@@ -1,0 +1,179 @@
+//! `dray export`
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use dray::catalog::ReleaseId;
+use dray::oci::{Algorithm, Hasher, Reference};
+use dray::site::export::{self, Archive, ExportError, ExportedImage, Importer, Request};
+use dray::store::{ContentError, Store};
+use serde::Serialize;
+
+use super::build::source_date_epoch;
+use super::error::{CliError, Kind};
+use super::inputs;
+use super::output::human_bytes;
+use super::runtime::{self, Context};
+
+/// Write the archive that a node imports its images from
+///
+/// One archive is for one kind of node. Copied into the directory that the node imports from, the images are there before
+/// the first pod, and no registry is asked for them.
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    dray export --for k0s --release k0s@v1.36.3+k0s.2 --node windows/ltsc2022 --with calico --store /srv/dray -o .")]
+pub(crate) struct Export {
+    /// Who imports the archive
+    #[arg(
+        long = "for",
+        value_name = "DISTRO",
+        value_parser = PossibleValuesParser::new(Importer::ALL.map(Importer::name)).try_map(|name| name.parse::<Importer>())
+    )]
+    importer: Importer,
+
+    /// The release, e.g. k0s@v1.36.3+k0s.2
+    #[arg(long, value_name = "DISTRO@VERSION")]
+    release: ReleaseId,
+
+    /// The kind of node: linux/arm64, windows(10.0.20348)/amd64, windows/ltsc2022
+    #[arg(long, value_name = "KIND")]
+    node: String,
+
+    /// A feature beyond the default configuration, e.g. calico, nllb:envoy
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
+    with: Vec<String>,
+
+    /// A further image; may be repeated
+    #[arg(long, value_name = "IMAGE", value_delimiter = ',')]
+    image: Vec<Reference>,
+
+    /// The store that has the images
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+
+    /// The archive, or a directory, in which it gets a name that stays the same from release to release
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Exported {
+    file: PathBuf,
+    bytes: u64,
+    sha256: String,
+    images: Vec<ExportedImage>,
+    directory: &'static str,
+}
+
+impl Export {
+    pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let catalog = inputs::catalog(context)?;
+        let kind = catalog.node_kind(&self.node).map_err(CliError::usage)?;
+        let file = if self.output.is_dir() {
+            self.output.join(self.importer.file_name(&kind))
+        } else {
+            self.output.clone()
+        };
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        if !self.importer.takes_name(&name) {
+            let error = format!("{} imports only files that are named *.tar", self.importer);
+            return Err(CliError::usage(error).hint(format!("write to {name}.tar")));
+        }
+        let store = Store::open(&self.store)?;
+        let request = Request {
+            importer: self.importer,
+            release: &self.release,
+            with: &self.with,
+            kind: &kind,
+            images: &self.image,
+            mtime: source_date_epoch()?,
+        };
+        let archive = export::plan(&request, &catalog, &store)?;
+        for image in archive.images().iter().filter(|image| image.reindexed) {
+            context.output.warn(format!(
+                "{} gets a new index, {}: {} does not import an index of which parts are missing",
+                image.reference, image.digest, self.release
+            ));
+        }
+        let (bytes, images) = (archive.size(), archive.images().to_vec());
+        let sha256 = write(context, archive, store, &file)?;
+        let directory = self.importer.directory(&kind);
+        let exported = Exported { file, bytes, sha256, images, directory };
+        context.output.result(&exported, || exported.text())
+    }
+}
+
+impl Exported {
+    fn text(&self) -> String {
+        format!(
+            "{}: {} image{}, {}\nsha256 {}\ncopy it into {} on the node",
+            self.file.display(),
+            self.images.len(),
+            if self.images.len() == 1 { "" } else { "s" },
+            human_bytes(self.bytes),
+            self.sha256,
+            self.directory
+        )
+    }
+}
+
+/// Writes the archive as a whole or not at all, and returns its SHA-256 in hexadecimal.
+fn write(context: &Context, archive: Archive, store: Store, file: &Path) -> Result<String, CliError> {
+    let bar = context.output.bytes_bar("exporting", archive.size());
+    let progress = bar.clone();
+    let file = file.to_owned();
+    let sha256 = runtime::block_on_work(move || {
+        let named = |error: io::Error| CliError::failed(format!("{}: {error}", file.display()));
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut temporary = tempfile::Builder::new().prefix(".dray-").tempfile_in(folder).map_err(named)?;
+        let mut out = Hashing { inner: temporary.as_file_mut(), hasher: Hasher::new(Algorithm::Sha256) };
+        archive.write(&store, &mut out, &mut |bytes| progress.inc(bytes))?;
+        let digest = out.hasher.finish();
+        temporary.as_file().sync_all().map_err(named)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let everybody = std::fs::Permissions::from_mode(0o644);
+            temporary.as_file().set_permissions(everybody).map_err(named)?;
+        }
+        temporary.persist(&file).map_err(|error| named(error.error))?;
+        Ok(digest.hex().to_owned())
+    })?;
+    bar.finish_and_clear();
+    Ok(sha256)
+}
+
+/// Hashes what is written.
+struct Hashing<W> {
+    inner: W,
+    hasher: Hasher,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl From<ExportError> for CliError {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Missing(_) => Self::new(Kind::Incomplete, error).hint(
+                "bring a bundle with this release, these features and this node kind: `dray build`, then `dray import`",
+            ),
+            ExportError::Content(ContentError::Damaged(_)) | ExportError::Manifest { .. } => {
+                Self::new(Kind::Verification, error)
+            }
+            ExportError::Content(_) | ExportError::Io(_) => Self::failed(error),
+            _ => Self::usage(error),
+        }
+    }
+}
