@@ -283,6 +283,81 @@ fn openssl_verifies_what_the_registry_offers() {
     }
 }
 
+#[test]
+fn every_import_leaves_a_receipt_that_nobody_can_change() {
+    let (site, bundle) = signed();
+    let (store, receipts) = (site.path("store"), site.path("receipts"));
+    dray().args(["keygen", "-o"]).arg(site.path("site")).succeed();
+    let import = |trust: &[&str]| {
+        let mut import = dray();
+        import.arg("import").arg(&bundle).arg("--store").arg(&store).args(trust);
+        import.arg("--receipt-key").arg(site.path("site.key")).arg("--receipt").arg(&receipts);
+        import
+    };
+    let key = site.path("plant.pub");
+    import(&["--trust", key.to_str().unwrap()]).succeed();
+    import(&["--insecure-skip-verify"]).succeed();
+
+    let (first, signature) = (receipts.join("000001-plant-7.json"), receipts.join("000001-plant-7.json.sig"));
+    openssl_verifies(
+        &site,
+        &site.path("site.pub"),
+        &fs::read(&first).unwrap(),
+        &fs::read(signature).unwrap(),
+    );
+    let record = json(&fs::read_to_string(&first).unwrap());
+    assert_eq!((&record["name"], &record["verificationSkipped"]), (&"plant-7".into(), &false.into()));
+    assert_eq!(record["verifiedBy"].as_array().unwrap().len(), 1);
+    let second = receipts.join("000002-plant-7.json");
+    let record = json(&fs::read_to_string(&second).unwrap());
+    assert_eq!((&record["number"], &record["verificationSkipped"]), (&2.into(), &true.into()));
+
+    let check = || {
+        let mut verify = dray();
+        verify.args(["log", "verify", "--store"]).arg(&store).arg("--trust").arg(site.path("site.pub"));
+        verify.arg("--receipt").arg(&second);
+        verify
+    };
+    assert!(check().succeed().contains("2 receipts, 2 signed"));
+    let list = dray().args(["log", "list", "--store"]).arg(&store).succeed();
+    assert!(list.contains("no verification"), "{list}");
+
+    let kept = store.join("imports/000001.json");
+    let good = fs::read_to_string(&kept).unwrap();
+    fs::write(&kept, good.replace("\"images\":1", "\"images\":2")).unwrap();
+    check().fail_with(UNVERIFIED).says(&["receipt 1"]);
+    fs::write(&kept, good).unwrap();
+    let newest = store.join("imports/000002.json");
+    fs::remove_file(&newest).unwrap();
+    check().fail_with(UNVERIFIED).says(&["is not in the log"]);
+    fs::copy(&second, &newest).unwrap();
+    check().succeed();
+}
+
+#[test]
+fn going_back_and_expired_bundles_are_refused_or_recorded() {
+    let upstream = upstream::start();
+    let definition =
+        |metadata: &str| DEFINITION.replace("name: plant-7", &format!("name: plant-7\n{metadata}"));
+    let site = Site::new(&definition("  sequence: 2"));
+    let store = site.path("store");
+    site.import(&site.bundle(upstream.address()), &store).succeed();
+
+    let past = "  sequence: 1\n  expires: 2020-01-31";
+    fs::write(site.path("bundle.yaml"), definition(past)).unwrap();
+    let old = site.bundle(upstream.address());
+    site.verify(&old).fail_with(UNVERIFIED).says(&["expired at 2020-02-01T00:00:00Z", "--allow-expired"]);
+    site.verify(&old).arg("--allow-expired").succeed();
+    site.import(&old, &store).fail_with(UNVERIFIED).says(&["expired"]);
+    site.import(&old, &store).arg("--allow-expired").fail_with(UNVERIFIED).says(&["--allow-rollback"]);
+    site.import(&old, &store).args(["--allow-expired", "--allow-rollback"]).succeed();
+    let list = json(&dray().args(["log", "list", "--format", "json", "--store"]).arg(&store).succeed());
+    assert_eq!(list.as_array().unwrap().len(), 2, "{list}");
+    assert_eq!((&list[0]["rollback"], &list[0]["expired"]), (&false.into(), &false.into()));
+    assert_eq!((&list[1]["rollback"], &list[1]["expired"]), (&true.into(), &true.into()));
+    dray().args(["log", "verify", "--store"]).arg(&store).succeed();
+}
+
 /// The library of Sigstore itself, from npm.
 #[test]
 #[ignore = "wants node and npm packages: tests/run sigstore"]

@@ -15,8 +15,8 @@ use crate::oci::{
     Descriptor, Digest, Document, MAX_MANIFEST_BYTES, ManifestError, RepositoryName, Tag, media_type,
 };
 use crate::resolve::{LockedBlob, LockedFile, LockedImage};
-use crate::store::{Batch, HostedFile, Store, StoreError, Writer};
-use crate::trust::{self, KeyId};
+use crate::store::{Batch, HostedFile, ImportEntry, Store, StoreError, Writer};
+use crate::trust::{self, KeyId, PrivateKey};
 
 /// How much is copied and hashed at a time.
 const CHUNK: usize = 1024 * 1024;
@@ -97,6 +97,10 @@ pub struct ImportOptions<'a> {
     pub verified_by: BTreeSet<KeyId>,
     /// Whether a bundle older than what the store has is taken.
     pub allow_rollback: bool,
+    /// Whether a bundle is taken after it has expired.
+    pub allow_expired: bool,
+    /// Signs the receipt.
+    pub receipt_key: Option<&'a PrivateKey>,
     /// How many blobs are copied at the same time.
     pub threads: usize,
     /// When this happens.
@@ -105,10 +109,14 @@ pub struct ImportOptions<'a> {
     pub progress: &'a (dyn Fn(u64) + Sync),
 }
 
-/// What the store remembers of an import.
+/// What the store remembers of an import: the receipt, and a link of the site's log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportRecord {
+    /// Counts the imports of the store from 1.
+    pub number: u64,
+    /// The digest of the record before this one, so that none can be changed or taken away unseen.
+    pub previous: Option<Digest>,
     /// The name of the bundle.
     pub name: String,
     /// Its sequence number.
@@ -124,6 +132,9 @@ pub struct ImportRecord {
     /// Whether it replaced a newer bundle, which somebody had to ask for.
     #[serde(default)]
     pub rollback: bool,
+    /// Whether it had expired, which somebody had to allow.
+    #[serde(default)]
+    pub expired: bool,
     /// The releases in it.
     pub releases: Vec<String>,
     /// How many images it has.
@@ -141,6 +152,10 @@ pub fn import(
     options: &ImportOptions<'_>,
 ) -> Result<ImportRecord, ImportError> {
     let writer = store.writer("dray import", std::time::Duration::ZERO)?;
+    let expired = bundle.lock().is_expired(options.now);
+    if expired && !options.allow_expired {
+        bundle.check_expiry(options.now)?;
+    }
     let rollback = check_sequence(bundle, store, options.allow_rollback)?;
     check_required(bundle, store)?;
     let copied = copy_blobs(bundle, &writer, options)?;
@@ -150,7 +165,10 @@ pub fn import(
     }
     publish_bundle(bundle, &writer, &mut batch)?;
     let lock = bundle.lock();
+    let newest = store.import_log()?.pop();
     let record = ImportRecord {
+        number: newest.as_ref().map_or(0, |entry| entry.number) + 1,
+        previous: newest.map(|entry| Digest::sha256(entry.record.as_bytes())),
         name: lock.name.to_string(),
         sequence: lock.sequence,
         digest: bundle.index().digest.clone(),
@@ -158,13 +176,18 @@ pub fn import(
         verified_by: options.verified_by.iter().map(ToString::to_string).collect(),
         verification_skipped: options.verified_by.is_empty(),
         rollback,
+        expired,
         releases: lock.releases.iter().map(|release| release.release.clone()).collect(),
         images: lock.images.len(),
         copied_blobs: copied.blobs,
         copied_bytes: copied.bytes,
     };
-    batch
-        .record_import(serde_json::to_value(&record).expect("a record has nothing that JSON cannot hold"))?;
+    let receipt = serde_json::to_string(&record).expect("a record has nothing that JSON cannot hold");
+    batch.record_import(ImportEntry {
+        number: record.number,
+        signature: options.receipt_key.map(|key| key.sign(receipt.as_bytes())),
+        record: receipt,
+    });
     batch.commit()?;
     Ok(record)
 }

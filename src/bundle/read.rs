@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::plan::{
@@ -61,6 +62,17 @@ pub enum BundleError {
         path: PathBuf,
         /// What is damaged.
         damage: Vec<Damage>,
+    },
+    /// The bundle may not be brought in any more.
+    #[error(
+        "{}: the bundle expired at {expired}; get a newer one, or allow this one with --allow-expired",
+        path.display()
+    )]
+    Expired {
+        /// The bundle.
+        path: PathBuf,
+        /// When it expired.
+        expired: Timestamp,
     },
     /// The bundle is not trusted.
     #[error("{}: {source}", path.display())]
@@ -247,6 +259,16 @@ impl Bundle {
         policy
             .check(&self.claim, self.signatures.as_ref())
             .map_err(|source| BundleError::Untrusted { path: self.path.clone(), source })
+    }
+
+    /// Refuses a bundle whose time is over at `now`.
+    pub fn check_expiry(&self, now: Timestamp) -> Result<(), BundleError> {
+        match self.lock.expires {
+            Some(expired) if self.lock.is_expired(now) => {
+                Err(BundleError::Expired { path: self.path.clone(), expired })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Hashes every blob on `threads` threads and names all that are damaged. `progress` is told of bytes as they are

@@ -299,6 +299,8 @@ fn import_release(dir: &Path, store: &crate::store::Store, sequence: u64, releas
     let options = ImportOptions {
         verified_by: std::collections::BTreeSet::new(),
         allow_rollback: false,
+        allow_expired: false,
+        receipt_key: None,
         threads: 1,
         now: jiff::Timestamp::UNIX_EPOCH,
         progress: &|_| (),

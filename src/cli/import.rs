@@ -1,15 +1,15 @@
 //! `dray import`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use dray::bundle::{self, Bundle, ImportError, ImportOptions};
+use dray::bundle::{self, Bundle, ImportError, ImportOptions, ImportRecord};
 use dray::store::{Store, StoreError};
 
 use super::error::{CliError, Kind};
-use super::inputs::Trust;
-use super::output::human_bytes;
+use super::inputs::{self, Trust};
+use super::output::{human_bytes, write_file};
 use super::runtime::{self, Context};
 
 /// Verify bundles and make them servable from a store
@@ -32,11 +32,18 @@ pub(crate) struct Import {
     /// Take a bundle that is older than what the store has; this is recorded
     #[arg(long)]
     allow_rollback: bool,
+    /// Put a copy of each receipt into this directory, to be carried back
+    #[arg(long, value_name = "DIR")]
+    receipt: Option<PathBuf>,
+    /// Sign the receipts with this private key of the site
+    #[arg(long, value_name = "KEY")]
+    receipt_key: Option<PathBuf>,
 }
 
 impl Import {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let policy = self.trust.policy(context)?;
+        let receipt_key = inputs::private_keys(self.receipt_key.as_slice())?.pop().map(Arc::new);
         let mut records = Vec::new();
         for path in &self.bundles {
             let bundle = Bundle::open(path)?;
@@ -46,21 +53,28 @@ impl Import {
             let bar = Arc::new(context.output.bytes_bar("importing", bundle.lock().total_bytes()));
             let progress = Arc::clone(&bar);
             let (threads, allow_rollback) = (context.threads(), self.allow_rollback);
+            let (allow_expired, receipt_key) = (self.trust.allow_expired, receipt_key.clone());
+            let importing = store.clone();
             let record = runtime::block_on_work(move || {
                 let options = ImportOptions {
                     verified_by: keys.unwrap_or_default(),
                     allow_rollback,
+                    allow_expired,
+                    receipt_key: receipt_key.as_deref(),
                     threads,
                     now: jiff::Timestamp::now(),
                     progress: &|bytes| progress.inc(bytes),
                 };
-                Ok(bundle::import(&bundle, &store, &options)?)
+                Ok(bundle::import(&bundle, &importing, &options)?)
             })?;
             bar.finish_and_clear();
+            if let Some(directory) = &self.receipt {
+                copy_receipt(&store, &record, directory)?;
+            }
             records.push(record);
         }
         context.output.result(&records, || {
-            let line = |record: &bundle::ImportRecord| {
+            let line = |record: &ImportRecord| {
                 format!(
                     "{} {}: {} images; {} blobs copied, {}\n",
                     record.name,
@@ -73,6 +87,18 @@ impl Import {
             records.iter().map(line).collect()
         })
     }
+}
+
+/// Copies the receipt of an import, and its signature, as `NUMBER-NAME.json` and `NUMBER-NAME.json.sig`.
+fn copy_receipt(store: &Store, record: &ImportRecord, directory: &Path) -> Result<(), CliError> {
+    let Some(entry) = store.import_entry(record.number)? else { return Ok(()) };
+    fs_err::create_dir_all(directory)?;
+    let name = format!("{:06}-{}.json", entry.number, record.name);
+    write_file(&directory.join(&name), entry.record.as_bytes())?;
+    if let Some(signature) = &entry.signature {
+        write_file(&directory.join(name + ".sig"), signature)?;
+    }
+    Ok(())
 }
 
 impl From<ImportError> for CliError {

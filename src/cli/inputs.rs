@@ -186,6 +186,9 @@ pub(crate) struct Trust {
     /// Accept the bundle without any signature; this is recorded
     #[arg(long, conflicts_with = "trust")]
     insecure_skip_verify: bool,
+    /// Take a bundle after it has expired; this is recorded
+    #[arg(long)]
+    pub(crate) allow_expired: bool,
 }
 
 impl Trust {

@@ -43,6 +43,7 @@ impl Inspect {
             "name": lock.name,
             "sequence": lock.sequence,
             "digest": bundle.index().digest,
+            "expires": lock.expires,
             "signatures": signatures.iter().map(|(key, verified)| json!({"keyId": key, "verified": verified})).collect::<Vec<_>>(),
             "releases": lock.releases.iter().map(|release| &release.release).collect::<Vec<_>>(),
             "nodes": lock.nodes,
@@ -98,6 +99,9 @@ fn summary(bundle: &Bundle, signatures: &[(String, bool)]) -> String {
     if !lock.requires.is_empty() {
         let (blobs, bytes) = (lock.requires.len(), human_bytes(lock.required_bytes()));
         rows.push(vec!["left out".into(), format!("{blobs} blobs, {bytes}, which the site must have")]);
+    }
+    if let Some(expires) = lock.expires {
+        rows.push(vec!["expires".into(), expires.to_string()]);
     }
     for (key, verified) in signatures {
         let verdict = if *verified { "verified" } else { "not verified" };

@@ -18,6 +18,7 @@ mod inspect;
 mod inventory;
 mod keygen;
 mod lock;
+mod log;
 mod node_config;
 mod output;
 mod passphrase;
@@ -69,6 +70,7 @@ enum Command {
     Diff(diff::Diff),
     Verify(verify::Verify),
     Import(import::Import),
+    Log(log::Log),
     Serve(serve::Serve),
     Inventory(inventory::InventoryCommand),
     Check(check::Check),
@@ -96,6 +98,7 @@ impl Command {
             Self::Diff(command) => command.run(context),
             Self::Verify(command) => command.run(context),
             Self::Import(command) => command.run(context),
+            Self::Log(command) => command.run(context),
             Self::Serve(command) => command.run(context),
             Self::Inventory(command) => command.run(context),
             Self::Check(command) => command.run(context),

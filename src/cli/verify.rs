@@ -39,6 +39,9 @@ impl Verify {
         for path in &self.bundles {
             let bundle = Bundle::open(path)?;
             let keys = policy.as_ref().map(|policy| bundle.check_signatures(policy)).transpose()?;
+            if !self.trust.allow_expired {
+                bundle.check_expiry(jiff::Timestamp::now())?;
+            }
             if let Some(lock) = &rebuild
                 && !is_made_from(bundle.lock(), lock)
             {

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -57,6 +60,8 @@ pub struct Definition {
     pub name: BundleName,
     /// Counts the bundles of this name.
     pub sequence: u64,
+    /// From when on a site refuses the bundle.
+    pub expires: Option<Timestamp>,
     /// The node kinds to be complete for.
     pub nodes: Vec<NodeKind>,
     /// The container runtimes on the nodes; empty for all.
@@ -115,6 +120,7 @@ struct Metadata {
     name: BundleName,
     #[serde(default = "first")]
     sequence: u64,
+    expires: Option<String>,
 }
 
 fn first() -> u64 {
@@ -258,12 +264,26 @@ impl Reader<'_> {
         Ok(Definition {
             name: document.metadata.name,
             sequence: document.metadata.sequence,
+            expires: document.metadata.expires.map(|text| self.expiry(&text)).transpose()?,
             runtimes: runtimes.collect::<Result<_, _>>()?,
             releases: self.releases(spec.releases)?,
             images,
             charts: self.charts(&spec.charts)?,
             files: self.files(spec.files)?,
             nodes,
+        })
+    }
+
+    /// A time, or a day through whose end (in UTC) the bundle is good.
+    fn expiry(&self, text: &str) -> Result<Timestamp, DefinitionError> {
+        let end_of_day = || {
+            let day: Date = text.parse().ok()?;
+            Some(day.tomorrow().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp())
+        };
+        text.parse().ok().or_else(end_of_day).ok_or_else(|| {
+            let message =
+                format!("`{text}` is neither a day as 2027-01-31 nor a time as 2027-01-31T12:00:00Z");
+            self.field("metadata.expires", message)
         })
     }
 
@@ -468,6 +488,22 @@ spec:
         let digest = "ab".repeat(64);
         let sha512 = files(&format!("    - {{url: https://a.b/c, sha512: {digest}}}\n")).unwrap();
         assert_eq!(sha512.files[0].digest.to_string(), format!("sha512:{digest}"));
+    }
+
+    #[test]
+    fn expires_at_a_time_or_after_a_day() {
+        for (text, expected) in [
+            ("2027-01-31", Some("2027-02-01T00:00:00Z")),
+            ("2027-01-31T12:00:00Z", Some("2027-01-31T12:00:00Z")),
+            ("next year", None),
+        ] {
+            let definition =
+                parse(&WHOLE.replace("name: plant-7\n", &format!("name: plant-7\n  expires: {text}\n")));
+            match expected {
+                Some(expected) => assert_eq!(definition.unwrap().expires.unwrap().to_string(), expected),
+                None => assert!(definition.unwrap_err().to_string().contains("metadata.expires")),
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::oci::{Digest, NodeKind, Platform, Reference, RepositoryName};
@@ -39,6 +40,9 @@ pub struct Lock {
     pub name: BundleName,
     /// Counts the bundles of this name; a site refuses an older one than it has.
     pub sequence: u64,
+    /// From when on a site refuses the bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
     /// The node kinds that the lock is complete for.
     pub nodes: Vec<NodeKind>,
     /// The container runtimes in scope, as the definition states them; empty for all.
@@ -302,6 +306,11 @@ impl Lock {
         json
     }
 
+    /// Whether the bundle is refused at `now`.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
     /// The bytes that the blobs take together.
     pub fn total_bytes(&self) -> u64 {
         self.blobs.iter().map(|blob| blob.size).sum()
@@ -398,6 +407,7 @@ pub(crate) mod tests {
             schema_version: LOCK_VERSION,
             name: "plant-7".parse().unwrap(),
             sequence: 1,
+            expires: None,
             nodes: vec!["linux/amd64".parse().unwrap()],
             runtimes: Vec::new(),
             releases: Vec::new(),

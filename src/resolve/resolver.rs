@@ -146,6 +146,7 @@ pub async fn resolve<M: Manifests>(
         schema_version: LOCK_VERSION,
         name: definition.name.clone(),
         sequence: definition.sequence,
+        expires: definition.expires,
         nodes: definition.nodes.clone(),
         runtimes: definition.runtimes.iter().map(ToString::to_string).collect(),
         releases: definition

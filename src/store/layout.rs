@@ -8,7 +8,8 @@
 //! repositories/<name>/blobs/<algorithm>-<hex>       empty: this repository has the blob
 //! repositories/<name>/referrers/<algorithm>-<hex of the subject>/<algorithm>-<hex>.json   descriptor
 //! files/<path>/<host>.json                          plain file with that address upstream: repository, digest, size
-//! imports/<number>.json                             what was imported, oldest first
+//! imports/<number>.json                             what was imported, oldest first; each names the one before by digest
+//! imports/<number>.sig                              its signature in DER, where the site signs receipts
 //! publish.json                                      tags in the middle of being published together
 //! wants.json                                        what was asked for in vain, kept by the registry
 //! lock, lock.holder                                 one writer at a time, and who that is
@@ -96,6 +97,14 @@ impl Layout {
     /// Where content goes that turned out damaged.
     pub(super) fn damaged(&self, digest: &Digest) -> PathBuf {
         self.root.join("damaged").join(digest_file(digest))
+    }
+
+    pub(super) fn import(&self, number: u64) -> PathBuf {
+        self.imports().join(format!("{number:06}.json"))
+    }
+
+    pub(super) fn import_signature(&self, number: u64) -> PathBuf {
+        self.imports().join(format!("{number:06}.sig"))
     }
 
     pub(super) fn uploads(&self) -> PathBuf {

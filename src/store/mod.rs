@@ -108,6 +108,17 @@ struct Inner {
     publication: publication::Cache,
 }
 
+/// What the store keeps of an import: its record byte by byte, and the signature of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportEntry {
+    /// Counts the imports of this store from 1.
+    pub number: u64,
+    /// The record, which is JSON.
+    pub record: String,
+    /// The signature of the record in DER, where the site signs its receipts.
+    pub signature: Option<Vec<u8>>,
+}
+
 /// What marks a directory as a store.
 #[derive(Serialize, Deserialize)]
 struct Marker {

@@ -17,7 +17,7 @@ use crate::oci::{Descriptor, RepositoryName, Tag};
 use super::durable::{Dirty, Staged, remove, stage, sync_file, write_json};
 use super::layout::Layout;
 use super::verify::Stamp;
-use super::{ContentError, StoreError, read};
+use super::{ContentError, ImportEntry, StoreError, read};
 
 /// The largest set: several hundred thousand tags.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
@@ -27,8 +27,8 @@ const MAX_BYTES: u64 = 256 * 1024 * 1024;
 pub(super) struct Publication {
     /// Repository to tag to what it points at from now on; none for a tag that is deleted.
     tags: BTreeMap<RepositoryName, BTreeMap<Tag, Option<Descriptor>>>,
-    /// The record of the import that brings them, and its number.
-    import: Option<(u64, serde_json::Value)>,
+    /// The record of the import that brings them.
+    import: Option<ImportEntry>,
 }
 
 impl Publication {
@@ -36,8 +36,8 @@ impl Publication {
         self.tags.entry(name.clone()).or_default().insert(tag.clone(), target);
     }
 
-    pub(super) fn record(&mut self, number: u64, import: serde_json::Value) {
-        self.import = Some((number, import));
+    pub(super) fn record(&mut self, import: ImportEntry) {
+        self.import = Some(import);
     }
 
     /// What the set says about a tag: nothing, or what it points at from now on.
@@ -81,9 +81,12 @@ impl Publication {
             placed.push(staged.place(dirty)?);
             Ok(())
         };
-        if let Some((number, import)) = &self.import {
-            let path = layout.imports().join(format!("{number:06}.json"));
-            place(stage(&layout.temporary(), &path, &serde_json::to_vec(import)?)?, &mut dirty)?;
+        if let Some(ImportEntry { number, record, signature }) = &self.import {
+            place(stage(&layout.temporary(), &layout.import(*number), record.as_bytes())?, &mut dirty)?;
+            if let Some(signature) = signature {
+                let path = layout.import_signature(*number);
+                place(stage(&layout.temporary(), &path, signature)?, &mut dirty)?;
+            }
         }
         for (name, tags) in &self.tags {
             let Some(repository) = layout.repository(name) else { continue };

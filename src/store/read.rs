@@ -15,7 +15,7 @@ use crate::oci::{Algorithm, Descriptor, Digest, MAX_MANIFEST_BYTES, RepositoryNa
 
 use super::layout::{Repository, parse_digest_file, parse_escaped};
 use super::verify::Stamp;
-use super::{Blob, Content, ContentError, HostedFile, Manifest, Store, StoreError, Usage};
+use super::{Blob, Content, ContentError, HostedFile, ImportEntry, Manifest, Store, StoreError, Usage};
 
 /// The largest small file: a referrer's descriptor carries the annotations of its manifest.
 pub(super) const MAX_RECORD: u64 = 2 * MAX_MANIFEST_BYTES as u64;
@@ -167,16 +167,32 @@ impl Store {
 
     /// The records of all imports, oldest first.
     pub fn imports(&self) -> Result<Vec<serde_json::Value>, StoreError> {
-        let directory = self.layout().imports();
-        let mut files: Vec<String> =
-            file_names(&directory)?.into_iter().flatten().collect::<io::Result<_>>()?;
-        files.retain(|file| file.strip_suffix(".json").is_some_and(|n| n.parse::<u64>().is_ok()));
-        files.sort_unstable();
-        files
-            .iter()
-            .filter_map(|file| record(&directory.join(file)).transpose())
-            .collect::<Result<_, ContentError>>()
-            .map_err(StoreError::from)
+        let parsed = self.import_log()?.into_iter().map(|entry| {
+            json(&self.layout().import(entry.number), entry.record.as_bytes()).map_err(StoreError::from)
+        });
+        parsed.collect()
+    }
+
+    /// The records of all imports as they were written, with their signatures, oldest first.
+    pub fn import_log(&self) -> Result<Vec<ImportEntry>, StoreError> {
+        let mut numbers: Vec<u64> = Vec::new();
+        for file in file_names(&self.layout().imports())?.into_iter().flatten() {
+            numbers.extend(file?.strip_suffix(".json").and_then(|number| number.parse::<u64>().ok()));
+        }
+        numbers.sort_unstable();
+        numbers.into_iter().filter_map(|number| self.import_entry(number).transpose()).collect()
+    }
+
+    /// The record of the import `number`; none when there is none.
+    pub fn import_entry(&self, number: u64) -> Result<Option<ImportEntry>, StoreError> {
+        let path = self.layout().import(number);
+        let Some(record) = bounded(&path, MAX_RECORD)? else { return Ok(None) };
+        let record = String::from_utf8(record).map_err(|error| ContentError::Invalid {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        let signature = bounded(&self.layout().import_signature(number), MAX_RECORD)?;
+        Ok(Some(ImportEntry { number, record, signature }))
     }
 }
 

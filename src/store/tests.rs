@@ -214,7 +214,7 @@ fn a_publication_that_was_interrupted_is_seen_whole_and_finished() {
     let mut publication = publication::Publication::default();
     publication.set(&name("a"), &tag("gone"), None);
     publication.set(&name("a"), &tag("2"), Some(first.clone()));
-    publication.record(1, serde_json::json!({"bundle": "plant-7"}));
+    publication.record(import_entry(1, &serde_json::json!({"bundle": "plant-7"})));
     durable::write_json(&store.layout().temporary(), &store.layout().publication(), &publication).unwrap();
     fs::write(store.layout().temporary().join("left-over"), b"x").unwrap();
     drop(writer);
@@ -233,6 +233,10 @@ fn a_publication_that_was_interrupted_is_seen_whole_and_finished() {
     assert_eq!(fs::read_dir(store.layout().temporary()).unwrap().count(), 0);
 }
 
+fn import_entry(number: u64, record: &serde_json::Value) -> ImportEntry {
+    ImportEntry { number, record: record.to_string(), signature: Some(vec![0x30, 0]) }
+}
+
 #[test]
 fn import_records_are_numbered() {
     let (_directory, store) = store();
@@ -240,12 +244,15 @@ fn import_records_are_numbered() {
     for sequence in 1..=3 {
         let mut batch = writer.batch();
         put_image(&mut batch, "a", "1");
-        batch.record_import(serde_json::json!({"sequence": sequence})).unwrap();
+        batch.record_import(import_entry(sequence, &serde_json::json!({"sequence": sequence})));
         batch.commit().unwrap();
     }
     let sequences: Vec<_> =
         store.imports().unwrap().iter().map(|i| i["sequence"].as_u64().unwrap()).collect();
     assert_eq!(sequences, [1, 2, 3]);
+    let second = store.import_entry(2).unwrap().unwrap();
+    assert_eq!(second, import_entry(2, &serde_json::json!({"sequence": 2})));
+    assert_eq!(store.import_entry(4).unwrap(), None);
 }
 
 #[test]

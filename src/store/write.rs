@@ -16,7 +16,7 @@ use super::layout::Repository;
 use super::publication::Publication;
 use super::read::{self, ManifestRecord};
 use super::verify::Stamp;
-use super::{HostedFile, Store, StoreError, Writer};
+use super::{HostedFile, ImportEntry, Store, StoreError, Writer};
 
 impl Writer {
     /// The store that is being written.
@@ -201,13 +201,8 @@ impl Batch<'_> {
     }
 
     /// Adds the record of an import, which becomes visible with the tags.
-    pub fn record_import(&mut self, record: serde_json::Value) -> Result<(), StoreError> {
-        let mut last = 0;
-        for file in read::file_names(&self.writer.store.layout().imports())?.into_iter().flatten() {
-            last = last.max(file?.strip_suffix(".json").and_then(|n| n.parse().ok()).unwrap_or(0));
-        }
-        self.publication.record(last + 1, record);
-        Ok(())
+    pub fn record_import(&mut self, entry: ImportEntry) {
+        self.publication.record(entry);
     }
 
     /// Makes all blobs durable, then the manifests, and then the tags visible. When this returns, a power failure changes

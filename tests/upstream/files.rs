@@ -166,6 +166,8 @@ async fn a_bundle_of_files() {
     let options = ImportOptions {
         verified_by: [].into(),
         allow_rollback: false,
+        allow_expired: false,
+        receipt_key: None,
         threads: 1,
         now: Timestamp::UNIX_EPOCH,
         progress: &|_| (),

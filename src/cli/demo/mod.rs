@@ -215,6 +215,8 @@ async fn import(bundle: Bundle, store: Store, key: &PrivateKey) -> Result<bundle
         let options = ImportOptions {
             verified_by,
             allow_rollback: false,
+            allow_expired: false,
+            receipt_key: None,
             threads: 2,
             now: jiff::Timestamp::now(),
             progress: &|_| (),
