@@ -375,5 +375,7 @@ fn wrong_input_is_named() {
     assert!(no_nodes.contains("kubectl get nodes"), "{no_nodes}");
     let unknown = refused(&[&["--to", "kubeadm@v1.35.99", "--nodes", &nodes][..], &lock].concat());
     assert!(unknown.contains("v1.35.99"), "{unknown}");
+    let addon = refused(&[&["--to", "openkruise@v1.9.0", "--nodes", &nodes][..], &lock].concat());
+    assert!(addon.contains("not a release of Kubernetes"), "{addon}");
     refused(&["--to", NEW, "--nodes", &nodes]);
 }

@@ -181,6 +181,7 @@ impl From<CheckError> for CliError {
     fn from(error: CheckError) -> Self {
         match error {
             CheckError::Catalog(error) => Self::usage(error),
+            CheckError::NotKubernetes(_) => Self::usage(error),
             CheckError::Content(error) => Self::failed(error),
         }
     }

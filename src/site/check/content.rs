@@ -274,3 +274,139 @@ fn config(
     }
     Ok(ImageConfig::parse(&bytes).ok().and_then(|config| config.platform()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::select::{Runtime, node_bands};
+    use crate::store::{Batch, Store, Writer};
+
+    const NAME: &str = "registry.k8s.io/pause";
+
+    /// A store in the making.
+    struct Site {
+        _directory: tempfile::TempDir,
+        store: Store,
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::create(&directory.path().join("store")).unwrap();
+            Self { _directory: directory, store }
+        }
+
+        fn fill(&self, fill: impl FnOnce(&Writer, &mut Batch<'_>)) {
+            let writer = self.store.writer("test", Duration::ZERO).unwrap();
+            let mut batch = writer.batch();
+            fill(&writer, &mut batch);
+            batch.commit().unwrap();
+        }
+
+        fn lacks(&self, image: &str, kind: &str, runtime: &str) -> Option<String> {
+            let source = Source::Content(Arc::new(self.store.clone()));
+            let kind: NodeKind = kind.parse().unwrap();
+            let bands = node_bands(&kind, &[runtime.parse::<Runtime>().unwrap()]);
+            Shelf::new(&source).lacks(&[image.parse().unwrap()], &kind, &bands).unwrap()
+        }
+    }
+
+    fn document(media_type: &str, mut fields: Value) -> (Descriptor, Vec<u8>) {
+        fields["schemaVersion"] = json!(2);
+        fields["mediaType"] = json!(media_type);
+        let bytes = fields.to_string().into_bytes();
+        (Descriptor::of(media_type, &bytes), bytes)
+    }
+
+    fn put(batch: &mut Batch<'_>, (descriptor, bytes): &(Descriptor, Vec<u8>)) {
+        let name = NAME.parse().unwrap();
+        let bytes = bytes.clone().into();
+        batch.put_manifest(&name, &descriptor.digest, &descriptor.media_type, &bytes).unwrap();
+    }
+
+    /// An image for a platform, with its blobs unless `bare`.
+    fn image(
+        writer: &Writer,
+        batch: &mut Batch<'_>,
+        platform: &Platform,
+        bare: bool,
+    ) -> (Descriptor, Vec<u8>) {
+        let config = serde_json::to_vec(platform).unwrap();
+        let layer = format!("layer for {platform}").into_bytes();
+        if !bare {
+            for bytes in [&config, &layer] {
+                let digest = Digest::sha256(bytes);
+                let mut blob = writer.begin_blob(&digest, bytes.len() as u64).unwrap();
+                blob.write(bytes).unwrap();
+                blob.commit().unwrap();
+                batch.link_blob(&NAME.parse().unwrap(), &digest).unwrap();
+            }
+        }
+        let config = Descriptor::of(media_type::OCI_CONFIG, &config);
+        let layer = Descriptor::of(media_type::OCI_LAYER_GZIP, &layer);
+        document(media_type::OCI_MANIFEST, json!({"config": config, "layers": [layer]}))
+    }
+
+    /// An index under the tag, with what is there of its entries.
+    fn index(site: &Site, tag: &str, entries: &[(&str, bool, bool)]) {
+        site.fill(|writer, batch| {
+            let mut manifests = Vec::new();
+            for (platform, absent, bare) in entries {
+                let platform: Platform = platform.parse().unwrap();
+                let image = image(writer, batch, &platform, *bare);
+                if !absent {
+                    put(batch, &image);
+                }
+                manifests.push(Descriptor { platform: Some(platform), ..image.0 });
+            }
+            let index = document(media_type::OCI_INDEX, json!({"manifests": manifests}));
+            put(batch, &index);
+            batch.set_tag(&NAME.parse().unwrap(), &tag.parse().unwrap(), &index.0).unwrap();
+        });
+    }
+
+    #[test]
+    fn what_a_runtime_downloads_has_to_be_there() {
+        let site = Site::new();
+        let (old, new) = ("windows(10.0.20348.1)/amd64", "windows(10.0.26100.1)/amd64");
+        index(&site, "3.9", &[("linux/amd64", false, false), (old, true, true), (new, false, false)]);
+        let pause = "registry.k8s.io/pause:3.9";
+        assert_eq!(site.lacks(pause, "linux/amd64", "containerd@1.7.34"), None);
+        let arm = site.lacks(pause, "linux/arm64", "containerd@1.7.34").unwrap();
+        assert!(arm.contains("linux/arm64"), "{arm}");
+        // containerd 2.1 and later downloads every entry that a Windows Server 2025 runs.
+        let host = "windows(10.0.26100)/amd64";
+        let both = site.lacks(pause, host, "containerd@2.1.6").unwrap();
+        assert!(both.contains("downloads windows(10.0.20348.1)/amd64, and sha256:"), "{both}");
+        assert!(site.lacks(pause, "windows(10.0.17763)/amd64", "containerd@2.1.6").is_some());
+        assert_eq!(
+            site.lacks("registry.k8s.io/pause:3.8", host, "containerd@2.1.6").unwrap(),
+            "it is not there"
+        );
+    }
+
+    #[test]
+    fn blobs_count_too() {
+        let site = Site::new();
+        index(&site, "3.9", &[("linux/amd64", false, true)]);
+        let missing = site.lacks("registry.k8s.io/pause:3.9", "linux/amd64", "containerd@1.7.34").unwrap();
+        assert!(missing.contains("its blob sha256:") && missing.ends_with("is not there"), "{missing}");
+    }
+
+    #[test]
+    fn a_single_image_is_judged_by_its_configuration() {
+        let site = Site::new();
+        site.fill(|writer, batch| {
+            let single = image(writer, batch, &"linux/amd64".parse().unwrap(), false);
+            put(batch, &single);
+            batch.set_tag(&NAME.parse().unwrap(), &"1".parse().unwrap(), &single.0).unwrap();
+        });
+        assert_eq!(site.lacks("registry.k8s.io/pause:1", "linux/amd64", "containerd@1.7.34"), None);
+        let windows = site.lacks("registry.k8s.io/pause:1", "windows(10.0.20348)/amd64", "containerd@1.7.34");
+        assert_eq!(windows.unwrap(), "it is one image for linux/amd64, without an index");
+    }
+}

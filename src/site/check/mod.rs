@@ -52,6 +52,9 @@ pub enum CheckError {
     /// The catalog does not know the release.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The release is of software that no node runs as its Kubernetes.
+    #[error("{0} is not a release of Kubernetes; give the distribution that the nodes run")]
+    NotKubernetes(ReleaseId),
     /// What serves the nodes cannot be read.
     #[error(transparent)]
     Content(#[from] ContentError),
@@ -98,6 +101,9 @@ pub struct Inputs<'a> {
 /// Answers for every node.
 pub fn check(inputs: &Inputs<'_>) -> Result<Report, CheckError> {
     let release = inputs.catalog.release(inputs.target)?;
+    if release.kubernetes.is_none() {
+        return Err(CheckError::NotKubernetes(inputs.target.clone()));
+    }
     let shelf = Shelf::new(inputs.source);
     let (pins, proposal) = judge_pins(inputs)?;
     let patch = inputs.config.filter(|_| !proposal.remove.is_empty());
