@@ -23,6 +23,7 @@ mod node_config;
 mod output;
 mod passphrase;
 mod plan;
+mod prepull;
 mod prune;
 mod releases;
 mod runtime;
@@ -82,6 +83,7 @@ enum Command {
     Scrub(scrub::Scrub),
     Tls(tls::TlsCommand),
     Export(export::Export),
+    Prepull(prepull::Prepull),
 }
 
 impl Command {
@@ -110,6 +112,7 @@ impl Command {
             Self::Scrub(command) => command.run(context),
             Self::Tls(command) => command.run(context),
             Self::Export(command) => command.run(context),
+            Self::Prepull(command) => command.run(context),
         }
     }
 }

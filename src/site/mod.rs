@@ -3,7 +3,12 @@
 
 pub mod check;
 pub mod export;
+#[cfg(test)]
+mod fields;
 pub mod node_config;
+pub mod prepull;
 mod registry_url;
+mod yaml;
 
 pub use registry_url::{ParseRegistryError, RegistryHost, RegistryUrl};
+pub use yaml::documents;
