@@ -52,7 +52,8 @@ impl Import {
             let store = Store::create(&self.store)?;
             let bar = Arc::new(context.output.bytes_bar("importing", bundle.lock().total_bytes()));
             let progress = Arc::clone(&bar);
-            let (threads, allow_rollback) = (context.threads(), self.allow_rollback);
+            // Threads wait for the disk more than for each other: while one makes its blob durable, others hash.
+            let (threads, allow_rollback) = (context.global.concurrency.into(), self.allow_rollback);
             let (allow_expired, receipt_key) = (self.trust.allow_expired, receipt_key.clone());
             let importing = store.clone();
             let record = runtime::block_on_work(move || {
