@@ -10,6 +10,8 @@ mod auth;
 mod blobs;
 #[path = "upstream/command.rs"]
 mod command;
+#[path = "upstream/evidence.rs"]
+mod evidence;
 #[path = "upstream/files.rs"]
 mod files;
 #[path = "upstream/lists.rs"]

@@ -329,6 +329,13 @@ fn publish_image(bundle: &Bundle, batch: &mut Batch<'_>, image: &LockedImage) ->
     for child in &image.children {
         publish_manifest(bundle, batch, name, &child.digest, &child.media_type)?;
     }
+    for evidence in &image.evidence {
+        publish_manifest(bundle, batch, name, &evidence.digest, &evidence.media_type)?;
+        if let Some(tag) = &evidence.tag {
+            let target = Descriptor::new(&evidence.media_type, evidence.digest.clone(), evidence.size);
+            batch.set_tag(name, tag, &target)?;
+        }
+    }
     if let Some(tag) = image.reference.tag() {
         let target = Descriptor::new(&root.media_type, root.digest.clone(), root.size);
         batch.set_tag(name, tag, &target)?;

@@ -126,7 +126,8 @@ fn add_images(
         let repository = repositories.entry(image.reference.name().clone()).or_default();
         let root = (&image.root.digest, &image.root.media_type);
         let children = image.children.iter().map(|child| (&child.digest, &child.media_type));
-        for (digest, media_type) in std::iter::once(root).chain(children) {
+        let evidence = image.evidence.iter().map(|evidence| (&evidence.digest, &evidence.media_type));
+        for (digest, media_type) in std::iter::once(root).chain(children).chain(evidence) {
             repository.manifests.insert(digest.clone(), (nth, media_type.clone()));
             if !read.contains_key(digest) {
                 read.insert(digest, links_of(bundles, nth, digest, media_type)?);
@@ -137,6 +138,10 @@ fn add_images(
                 let referrers = repository.referrers.entry(subject.clone()).or_default();
                 referrers.insert(digest.clone(), referrer.clone());
             }
+        }
+        for evidence in &image.evidence {
+            let target = Descriptor::new(&evidence.media_type, evidence.digest.clone(), evidence.size);
+            repository.tags.extend(evidence.tag.clone().map(|tag| (tag, target)));
         }
         if let Some(tag) = image.reference.tag() {
             let root = Descriptor::new(root.1, root.0.clone(), image.root.size);

@@ -98,6 +98,15 @@ pub(crate) fn resolve_definition(
     for gap in &resolution.allowed {
         context.output.warn(format!("allowed to be missing: {gap}"));
     }
+    if !resolution.unproved.is_empty() {
+        let images: Vec<String> = resolution.unproved.iter().map(ToString::to_string).collect();
+        context.output.warn(format!(
+            "no signature, attestation or SBOM is published for {} of {} images: {}",
+            images.len(),
+            resolution.lock.images.len(),
+            images.join(", ")
+        ));
+    }
     for image in &resolution.foreign {
         context.output.warn(format!(
             "{image} has layers that name addresses outside the registry; they are in the bundle, but containerd asks \

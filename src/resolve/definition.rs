@@ -74,6 +74,8 @@ pub struct Definition {
     pub charts: Vec<Reference>,
     /// Plain files.
     pub files: Vec<WantedFile>,
+    /// Whether signatures, attestations and SBOMs of the images come along.
+    pub evidence: bool,
 }
 
 /// A release in a definition.
@@ -143,6 +145,8 @@ struct Spec {
     files: Vec<FileEntry>,
     #[serde(default)]
     charts: Vec<String>,
+    #[serde(default)]
+    evidence: bool,
 }
 
 #[derive(Deserialize)]
@@ -270,6 +274,7 @@ impl Reader<'_> {
             images,
             charts: self.charts(&spec.charts)?,
             files: self.files(spec.files)?,
+            evidence: spec.evidence,
             nodes,
         })
     }

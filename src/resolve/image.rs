@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::demand::{Demand, Wanted};
+use super::evidence::{Gathered, Search};
 use super::tree::{Entry, Reader};
-use super::{Child, Gap, LockedBlob, LockedImage, Root};
+use super::{Child, Evidence, Gap, LockedBlob, LockedImage, Root};
 use crate::oci::{Descriptor, Digest, Document, Image, Index, NodeKind, Platform, Reference, RepositoryName};
 use crate::select;
 use crate::upstream::{Manifests, UpstreamError};
@@ -17,6 +18,8 @@ pub(super) struct Resolved {
     pub(super) gaps: Vec<Gap>,
     /// Layers that name places outside the registry.
     pub(super) foreign: Vec<Digest>,
+    /// Whether evidence was looked for and there is none.
+    pub(super) unproved: bool,
 }
 
 /// Resolves `reference` for everybody in `wanted`. A reference that the upstream does not have gives gaps only.
@@ -25,6 +28,7 @@ pub(super) async fn resolve<M: Manifests>(
     upstream: &M,
     reference: &Reference,
     wanted: &Wanted,
+    evidence: bool,
 ) -> Result<Result<Resolved, Vec<Gap>>, UpstreamError> {
     let fetched = match upstream.manifest(reference).await {
         Ok(fetched) => fetched,
@@ -36,6 +40,9 @@ pub(super) async fn resolve<M: Manifests>(
     match &fetched.document {
         Document::Index(index) => work.index(index, wanted).await?,
         Document::Image(image) => work.single(image, wanted).await?,
+    }
+    if evidence {
+        work.evidence(upstream).await;
     }
     Ok(Ok(work.finish()))
 }
@@ -58,6 +65,8 @@ struct Work<'a, 'r, M> {
     resolved: Resolved,
     blobs: BTreeMap<Digest, LockedBlob>,
     gaps: BTreeMap<(NodeKind, String), Gap>,
+    /// Attestations that the index lists among its images.
+    attestations: Vec<Descriptor>,
 }
 
 impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
@@ -81,6 +90,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             name: reference.name(),
             blobs: BTreeMap::new(),
             gaps: BTreeMap::new(),
+            attestations: Vec::new(),
             resolved: Resolved {
                 image: LockedImage {
                     reference: reference.clone(),
@@ -89,11 +99,13 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
                     nodes: nodes.into_iter().collect(),
                     children: Vec::new(),
                     blobs: Vec::new(),
+                    evidence: Vec::new(),
                     needed_by: needed_by.into_iter().collect(),
                 },
                 blobs: Vec::new(),
                 gaps: Vec::new(),
                 foreign: Vec::new(),
+                unproved: false,
             },
         };
         work.blob(&Descriptor::new(root.media_type, root.digest, root.size), true);
@@ -102,13 +114,15 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
 
     fn finish(mut self) -> Resolved {
         self.resolved.blobs = self.blobs.into_values().collect();
-        self.resolved.gaps = self.gaps.into_values().collect();
+        self.resolved.gaps.extend(self.gaps.into_values());
         self.resolved
     }
 
     /// Keeps of an index what any client in scope fetches.
     async fn index(&mut self, index: &Index, wanted: &Wanted) -> Result<(), UpstreamError> {
         let entries = self.reader.entries(self.name, &index.manifests).await?;
+        let attestations = entries.iter().map(|e| &e.descriptor).filter(|entry| entry.is_attestation());
+        self.attestations = attestations.cloned().collect();
         let platforms: Vec<Option<Platform>> =
             entries.iter().map(|e| e.descriptor.platform.clone()).collect();
         let mut kept: BTreeMap<usize, BTreeSet<NodeKind>> = BTreeMap::new();
@@ -193,6 +207,31 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
         }
         self.resolved.image.platform = platform;
         Ok(())
+    }
+
+    /// Keeps what the upstream has to prove what the image is. What is there and cannot be read is a gap.
+    async fn evidence<U: Manifests>(&mut self, upstream: &U) {
+        let image = &self.resolved.image;
+        let search = Search::new(self.reader, upstream, self.name, image, &self.attestations);
+        let Gathered { found, trouble } = search.run().await;
+        for (descriptor, tag, document) in found {
+            self.blob(&descriptor, true);
+            let blobs = match &document {
+                Document::Image(image) => self.image_blobs(image),
+                Document::Index(_) => Vec::new(),
+            };
+            let Descriptor { digest, size, media_type, .. } = descriptor;
+            self.resolved.image.evidence.push(Evidence { digest, tag, size, media_type, blobs });
+        }
+        self.resolved.image.evidence.sort();
+        self.resolved.unproved = self.resolved.image.evidence.is_empty() && trouble.is_none();
+        self.resolved.gaps.extend(trouble.map(|reason| Gap {
+            reference: Some(self.resolved.image.reference.clone()),
+            node: None,
+            clients: Vec::new(),
+            needed_by: vec!["evidence".to_owned()],
+            reason,
+        }));
     }
 
     /// Notes the configuration and the layers of `image`, and gives their digests, each once.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::oci::{Digest, NodeKind, Platform, Reference, RepositoryName};
+use crate::oci::{Digest, NodeKind, Platform, Reference, RepositoryName, Tag};
 
 /// The version of the lock's form that this program writes and reads.
 pub const LOCK_VERSION: u32 = 1;
@@ -100,6 +100,9 @@ pub struct LockedImage {
     /// The configuration and the layers, where the root is no index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<Digest>,
+    /// Signatures, attestations and SBOMs of what is kept, in the order of their digests and tags.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<Evidence>,
     /// Who asked for the image: releases with the component, or `images` of the definition.
     #[serde(default)]
     pub needed_by: Vec<String>,
@@ -108,12 +111,16 @@ pub struct LockedImage {
 impl LockedImage {
     /// The configurations and layers of everything that is kept of the image.
     pub fn contents(&self) -> impl Iterator<Item = &Digest> {
-        self.blobs.iter().chain(self.children.iter().flat_map(|child| &child.blobs))
+        let children = self.children.iter().flat_map(|child| &child.blobs);
+        let evidence = self.evidence.iter().flat_map(|evidence| &evidence.blobs);
+        self.blobs.iter().chain(children).chain(evidence)
     }
 
-    /// The manifests that are kept: the root, and the children in their order.
+    /// The manifests that are kept: the root, the children in their order, and the evidence.
     pub fn manifests(&self) -> impl Iterator<Item = &Digest> {
-        std::iter::once(&self.root.digest).chain(self.children.iter().map(|child| &child.digest))
+        let children = self.children.iter().map(|child| &child.digest);
+        let evidence = self.evidence.iter().map(|evidence| &evidence.digest);
+        std::iter::once(&self.root.digest).chain(children).chain(evidence)
     }
 
     /// Everything that a node of this kind may download of the image.
@@ -153,6 +160,24 @@ pub struct Child {
     /// The node kinds that fetch it.
     pub nodes: Vec<NodeKind>,
     /// Its configuration and its layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<Digest>,
+}
+
+/// A manifest that says something about a kept manifest: a signature, an attestation, an SBOM.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// The digest of the manifest.
+    pub digest: Digest,
+    /// The tag that verifiers find it by, where that is how they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<Tag>,
+    /// The size of the manifest in bytes.
+    pub size: u64,
+    /// The type of the manifest.
+    pub media_type: String,
+    /// What it holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<Digest>,
 }
@@ -360,7 +385,9 @@ impl Lock {
         for image in &self.images {
             let root = std::iter::once((&image.root.digest, image.root.size));
             let children = image.children.iter().map(|child| (&child.digest, child.size));
-            if let Some((digest, _)) = root.chain(children).find(|(digest, size)| !listed(digest, *size)) {
+            let evidence = image.evidence.iter().map(|evidence| (&evidence.digest, evidence.size));
+            let mut manifests = root.chain(children).chain(evidence);
+            if let Some((digest, _)) = manifests.find(|(digest, size)| !listed(digest, *size)) {
                 return inconsistent(format!(
                     "{} needs {digest}, which is not among the blobs",
                     image.reference
@@ -422,6 +449,7 @@ pub(crate) mod tests {
                 nodes: vec!["linux/amd64".parse().unwrap()],
                 children: Vec::new(),
                 blobs: vec![Digest::sha256(layer)],
+                evidence: Vec::new(),
                 needed_by: vec!["images".into()],
             }],
             blobs,

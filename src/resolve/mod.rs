@@ -3,6 +3,8 @@
 
 mod definition;
 mod demand;
+mod evidence;
+mod files;
 mod image;
 mod lock;
 mod resolver;
@@ -12,8 +14,8 @@ pub use definition::{
     API_VERSION, Definition, DefinitionError, MAX_DEFINITION_BYTES, WantedFile, WantedImage, WantedRelease,
 };
 pub use lock::{
-    BundleName, Child, LOCK_VERSION, Lock, LockError, LockedBlob, LockedFile, LockedImage, LockedRelease,
-    MAX_LOCK_BYTES, ProofRow, RequiredBlob, Root,
+    BundleName, Child, Evidence, LOCK_VERSION, Lock, LockError, LockedBlob, LockedFile, LockedImage,
+    LockedRelease, MAX_LOCK_BYTES, ProofRow, RequiredBlob, Root,
 };
 pub use resolver::{Gap, Resolution, ResolveError, ResolveOptions, resolve};
 

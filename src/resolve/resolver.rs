@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::demand::{Demands, Wanted};
+use super::files;
 use super::image::{self, Resolved};
 use super::tree::Reader;
 use super::{Definition, LOCK_VERSION, Lock, LockedBlob, LockedFile, LockedImage, LockedRelease, ProofRow};
@@ -109,6 +110,8 @@ pub struct Resolution {
     pub allowed: Vec<Gap>,
     /// Images with layers that name places outside the registry.
     pub foreign: Vec<Reference>,
+    /// Images without any signature, attestation or SBOM upstream, where the definition asks for them.
+    pub unproved: Vec<Reference>,
 }
 
 /// Resolves `definition` against `upstream`. Everything that is missing is found before this fails.
@@ -118,8 +121,9 @@ pub async fn resolve<M: Manifests>(
     upstream: &M,
     options: ResolveOptions<'_>,
 ) -> Result<Resolution, ResolveError> {
-    let demands = Demands::collect(definition, catalog)?;
-    let results = resolve_images(&demands.images, upstream, &options).await?;
+    let mut demands = Demands::collect(definition, catalog)?;
+    demands.problems.extend(files::unlisted(definition, catalog)?);
+    let results = resolve_images(&demands.images, upstream, definition.evidence, &options).await?;
     let mut found = Found { gaps: demands.empty, ..Found::default() };
     for result in results {
         found.add(result)?;
@@ -166,19 +170,27 @@ pub async fn resolve<M: Manifests>(
             .into_iter()
             .collect(),
     };
-    Ok(Resolution { lock, problems: demands.problems, allowed, foreign: found.foreign })
+    found.unproved.sort();
+    Ok(Resolution {
+        lock,
+        problems: demands.problems,
+        allowed,
+        foreign: found.foreign,
+        unproved: found.unproved,
+    })
 }
 
 async fn resolve_images<M: Manifests>(
     images: &BTreeMap<Reference, Wanted>,
     upstream: &M,
+    evidence: bool,
     options: &ResolveOptions<'_>,
 ) -> Result<Vec<Result<Resolved, Vec<Gap>>>, ResolveError> {
     let reader = Reader::new(upstream);
     let done = std::sync::atomic::AtomicUsize::new(0);
     (options.progress)(0, images.len());
     let one = async |(reference, wanted)| {
-        let result = image::resolve(&reader, upstream, reference, wanted).await?;
+        let result = image::resolve(&reader, upstream, reference, wanted, evidence).await?;
         let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
         (options.progress)(done, images.len());
         Ok(result)
@@ -193,6 +205,7 @@ struct Found {
     blobs: BTreeMap<Digest, LockedBlob>,
     gaps: Vec<Gap>,
     foreign: Vec<Reference>,
+    unproved: Vec<Reference>,
 }
 
 impl Found {
@@ -204,6 +217,9 @@ impl Found {
                 return Ok(());
             }
         };
+        if resolved.unproved {
+            self.unproved.push(resolved.image.reference.clone());
+        }
         if !resolved.foreign.is_empty() {
             self.foreign.push(resolved.image.reference.clone());
         }

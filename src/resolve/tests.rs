@@ -12,13 +12,16 @@ use super::*;
 use crate::catalog::Catalog;
 use crate::oci::{Descriptor, Digest, Document, NodeKind, Platform, Reference, RepositoryName, media_type};
 use crate::select::node_bands;
-use crate::upstream::{Fetched, Manifests, Missing, Problem, UpstreamError};
+use crate::upstream::{Fetched, Identity, Manifests, Missing, Problem, Refusal, UpstreamError};
 
 /// Answers from a table, and counts.
 #[derive(Default)]
 struct Table {
     tags: BTreeMap<Reference, Digest>,
     documents: BTreeMap<Digest, (String, Bytes)>,
+    referrers: BTreeMap<Digest, Vec<Descriptor>>,
+    /// What asking for referrers comes to instead.
+    refusal: Option<fn() -> Problem>,
     asked: Mutex<Vec<Digest>>,
 }
 
@@ -79,8 +82,11 @@ impl Manifests for Table {
         Ok(self.documents[&blob.digest].1.clone())
     }
 
-    async fn referrers(&self, _: &RepositoryName, _: &Digest) -> Result<Vec<Descriptor>, UpstreamError> {
-        Ok(Vec::new())
+    async fn referrers(&self, _: &RepositoryName, of: &Digest) -> Result<Vec<Descriptor>, UpstreamError> {
+        match self.refusal {
+            Some(refusal) => Err(UpstreamError::read("referrers", "r.io", refusal())),
+            None => Ok(self.referrers.get(of).cloned().unwrap_or_default()),
+        }
     }
 }
 
@@ -277,6 +283,121 @@ fn the_same_inputs_give_the_same_bytes() {
     assert_eq!(one.to_json(), two.to_json());
     let layer = one.blobs.iter().find(|blob| blob.size == 7).unwrap();
     assert_eq!(layer.from.as_ref().unwrap().as_str(), "a.io/b");
+}
+
+const EVIDENCE: &str = "evidence: true\nruntimes: [containerd@2.3]\nimages: [r.io/a:1]";
+
+/// An artifact that holds `text`, and its digest.
+fn artifact(table: &mut Table, text: &str) -> (Value, Digest) {
+    let config = table.add(media_type::OCI_EMPTY, &json!({}));
+    let layer =
+        json!({"mediaType": "application/json", "digest": Digest::sha256(text.as_bytes()), "size": 9});
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": [layer]});
+    let entry = table.add(media_type::OCI_MANIFEST, &manifest);
+    let digest = entry["digest"].as_str().unwrap().parse().unwrap();
+    (entry, digest)
+}
+
+fn digest_of(entry: &Value) -> Digest {
+    entry["digest"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn evidence_comes_along_wherever_its_makers_put_it() {
+    let mut table = Table::default();
+    let (kept, other) = (table.image("linux/amd64", "a"), table.image("linux/s390x", "s"));
+    let mut entries = vec![kept.clone(), other.clone()];
+    let mut expected = BTreeSet::new();
+    for (subject, wanted) in [(&kept, true), (&other, false)] {
+        let (mut entry, digest) = artifact(&mut table, &format!("provenance of {subject}"));
+        entry["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+        entry["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": digest_of(subject)});
+        entries.push(entry);
+        expected.extend(wanted.then_some((digest, None)));
+    }
+    let root = table.index(&entries);
+    table.tag("r.io/a:1", &root);
+    let (sbom, sbom_digest) = artifact(&mut table, "sbom");
+    let (_, signature) = artifact(&mut table, "signature of the sbom");
+    let descriptor = |value: &Value| serde_json::from_value::<Descriptor>(value.clone()).unwrap();
+    table.referrers.insert(digest_of(&kept), vec![descriptor(&sbom)]);
+    let of_sbom = Descriptor::new(media_type::OCI_MANIFEST, signature.clone(), 7);
+    table.referrers.insert(sbom_digest.clone(), vec![of_sbom]);
+    let tag = format!("sha256-{}.sig", digest_of(&root).hex());
+    let (cosign, cosign_digest) = artifact(&mut table, "cosign");
+    table.tag(&format!("r.io/a:{tag}"), &cosign);
+    expected.extend([(sbom_digest, None), (signature, None), (cosign_digest, Some(tag))]);
+
+    let lock = resolve_with(&table, "linux/amd64", EVIDENCE, &[]).unwrap().lock;
+    let evidence = &lock.images[0].evidence;
+    let tag = |evidence: &Evidence| evidence.tag.as_ref().map(ToString::to_string);
+    let found: BTreeSet<_> = evidence.iter().map(|e| (e.digest.clone(), tag(e))).collect();
+    assert_eq!(found, expected);
+    let stated =
+        |digest: &Digest, manifest| lock.blobs.iter().any(|b| b.digest == *digest && b.manifest == manifest);
+    for evidence in evidence {
+        assert!(stated(&evidence.digest, true) && evidence.blobs.iter().all(|blob| stated(blob, false)));
+    }
+    assert_eq!(Lock::from_json(&lock.to_json()).unwrap(), lock);
+    assert!(resolve_with(&table, "linux/amd64", LIST, &[]).unwrap().lock.images[0].evidence.is_empty());
+}
+
+#[test]
+fn evidence_that_is_absent_denied_or_unreadable_is_told_apart() {
+    let mut table = Table::default();
+    let root = table.image("linux/amd64", "l");
+    table.tag("r.io/a:1", &root);
+    let absent = resolve_with(&table, "linux/amd64", EVIDENCE, &[]).unwrap();
+    assert_eq!(absent.unproved, ["r.io/a:1".parse().unwrap()]);
+    assert!(resolve_with(&table, "linux/amd64", LIST, &[]).unwrap().unproved.is_empty());
+
+    let denied = || {
+        let identity = Identity::Anonymous { looked_in: Vec::new() };
+        let (by, registry) = ("r.io".to_owned(), "r.io".to_owned());
+        Problem::Unauthorized(Refusal { by, registry, identity, detail: String::new() })
+    };
+    for (refusal, expected) in
+        [(denied as fn() -> Problem, "is denied"), (|| Problem::TimedOut, "cannot be read")]
+    {
+        table.refusal = Some(refusal);
+        let gaps = gaps(resolve_with(&table, "linux/amd64", EVIDENCE, &[]));
+        assert!(gaps[0].reason.contains(expected), "{}", gaps[0].reason);
+        let allowed = resolve_with(&table, "linux/amd64", EVIDENCE, &["r.io/a:1"]).unwrap();
+        assert_eq!((allowed.allowed.len(), allowed.lock.images.len()), (1, 1));
+        assert!(allowed.unproved.is_empty());
+    }
+}
+
+#[test]
+fn windows_nodes_need_programs_that_somebody_has_to_bring() {
+    let catalog = Catalog::builtin().unwrap();
+    let unlisted = |nodes: &str, release: &str, urls: &[&str]| -> Vec<String> {
+        let file = |url: &&str| format!("{{url: '{url}', sha256: {}}}", "0".repeat(64));
+        let files: Vec<String> = urls.iter().map(file).collect();
+        let text = format!(
+            "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {{name: t}}\nspec:\n  nodes: [{nodes}]\n  \
+             releases: [{{{release}}}]\n  files: [{}]\n",
+            files.join(", ")
+        );
+        let definition = Definition::parse(Path::new("t.yaml"), &text, &catalog).unwrap();
+        let problems = files::unlisted(&definition, &catalog).unwrap();
+        problems.into_iter().map(|(_, problem)| problem.message).collect()
+    };
+    let k0s = "k0s: v1.36.3+k0s.2";
+    assert!(unlisted("linux/amd64", k0s, &[]).is_empty());
+    let message = unlisted("windows/ltsc2022", k0s, &[]).remove(0);
+    assert!(message.contains("k0s-v1.36.3+k0s.2-amd64.exe,"), "{message}");
+    let url =
+        "https://github.com/k0sproject/k0s/releases/download/v1.36.3%2Bk0s.2/k0s-v1.36.3%2Bk0s.2-amd64.exe";
+    assert!(unlisted("windows/ltsc2022", k0s, &[url]).is_empty());
+    assert_eq!(unlisted("windows/ltsc2022", k0s, &["https://a.b/k0s.exe"]).len(), 1);
+
+    let kubeadm = "kubeadm: v1.36.0";
+    let kubelet = "https://dl.k8s.io/v1.36.0/bin/windows/amd64/kubelet.exe";
+    let message = unlisted("windows/ltsc2022", kubeadm, &[kubelet]).remove(0);
+    assert!(message.contains("kubeadm.exe") && !message.contains("kubelet.exe"), "{message}");
+    let archive = "https://dl.k8s.io/release/v1.36.0/kubernetes-node-windows-amd64.tar.gz";
+    assert!(unlisted("windows/ltsc2022", kubeadm, &[archive]).is_empty());
 }
 
 proptest! {
