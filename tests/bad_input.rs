@@ -9,7 +9,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Seek, SeekFrom, Write},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -17,6 +17,7 @@ use std::{
 use support::{
     command::Run,
     daemon::Daemon,
+    disk::SmallDisk,
     proxy::Proxy,
     registry::{Access, Registry},
     site::{Serve, Site},
@@ -38,34 +39,6 @@ fn definition(images: &[&str]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// A small file system of its own below a test's directory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: PathBuf, size: &str) -> Self {
-        fs::create_dir(&path).unwrap();
-        Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "dray"])
-            .arg(&path)
-            .succeed();
-        Self(path)
-    }
-
-    fn grow(&self, size: &str) {
-        Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0).succeed();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(&self.0).finish();
-    }
 }
 
 /// Panics unless the store still serves `reference` with the upstream's bytes.

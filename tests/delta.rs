@@ -10,9 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{
     command::Run,
+    disk::SmallDisk,
     shelf,
     site::{Serve, Site, dray},
 };
@@ -236,4 +237,100 @@ fn an_inventory_is_believed_only_as_it_was_made() {
     build(&inventory, "plant.pub").fail_with(3);
     build(&upgrade.site.path("bundle.lock"), "plant.pub").fail_with(2).says(&["this is no inventory"]);
     assert!(!upgrade.site.path("never.tar").exists());
+}
+
+/// `dray prune` that keeps the second release.
+fn prune(store: &Path) -> std::process::Command {
+    let mut prune = dray();
+    prune.args(["prune", "--format", "json", "--keep", AFTER, "--store"]).arg(store);
+    prune
+}
+
+/// The bytes of content in a store.
+fn content(store: &Path) -> u64 {
+    files(&store.join("blobs")).values().map(|bytes| bytes.len() as u64).sum()
+}
+
+/// What only the first release has.
+fn outdated() -> BTreeSet<String> {
+    &images(BEFORE) - &images(AFTER)
+}
+
+#[test]
+fn pruning_frees_what_it_said_and_leaves_the_rest_whole() {
+    let upgrade = Upgrade::new();
+    let (whole, delta) = (upgrade.build("whole.tar", None), upgrade.delta());
+    upgrade.site.import(&delta, &upgrade.store).succeed();
+    let serve = Serve::start(&["--store", upgrade.store.to_str().unwrap()]);
+    let (before, size) = (files(&upgrade.store), content(&upgrade.store));
+    let plan: Value = serde_json::from_str(&prune(&upgrade.store).arg("--dry-run").succeed()).unwrap();
+    assert!(files(&upgrade.store) == before, "a dry run changes nothing");
+    let removed: BTreeSet<String> = serde_json::from_value(plan["removed"].clone()).unwrap();
+    assert_eq!(removed, outdated());
+    assert!(!removed.is_empty());
+
+    let done: Value = serde_json::from_str(&prune(&upgrade.store).succeed()).unwrap();
+    assert_eq!((&done["removed"], &done["bytes"]), (&plan["removed"], &plan["bytes"]));
+    assert_eq!(size - content(&upgrade.store), done["bytes"].as_u64().unwrap());
+    let again = upgrade.site.path("again.tar");
+    upgrade.site.build(serve.address(), &again).succeed();
+    assert!(fs::read(&again).unwrap() == fs::read(&whole).unwrap(), "the kept release is whole");
+    let lock = |name: &str, release: &str| {
+        let definition = upgrade.site.path(name);
+        fs::write(&definition, self::definition(3, release)).unwrap();
+        let mut lock = dray();
+        lock.args(["lock", "-f"]).arg(definition).arg("-o").arg(upgrade.site.path("again.lock"));
+        lock.args(support::upstream::flags(serve.address()));
+        lock
+    };
+    lock("after.yaml", AFTER).succeed();
+    lock("before.yaml", BEFORE).fail_with(4).says(&[outdated().first().unwrap()]);
+    let nothing: Value = serde_json::from_str(&prune(&upgrade.store).succeed()).unwrap();
+    assert_eq!((&nothing["removed"], &nothing["bytes"]), (&json!([]), &json!(0)));
+    dray()
+        .args(["prune", "--keep", "k0s@v1.20.1+k0s.0", "--store"])
+        .arg(&upgrade.store)
+        .fail_with(2)
+        .says(&[AFTER]);
+}
+
+#[test]
+fn what_a_node_needs_is_not_pruned() {
+    let upgrade = Upgrade::new();
+    upgrade.site.import(&upgrade.delta(), &upgrade.store).succeed();
+    let outdated = outdated();
+    let held = outdated.first().unwrap();
+    let nodes = |kubelet: &str| {
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": "w1", "labels": {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}},
+            "status": {"nodeInfo": {"kubeletVersion": kubelet}, "images": [{"names": [held]}]},
+        });
+        let file = upgrade.site.path("nodes.json");
+        fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": [node]}).to_string()).unwrap();
+        file
+    };
+    let before = files(&upgrade.store);
+    let running = nodes("v1.36.2+k0s");
+    prune(&upgrade.store).arg("--nodes").arg(running).fail_with(4).says(&["w1", &format!("--keep {BEFORE}")]);
+    assert!(files(&upgrade.store) == before);
+    let upgraded = nodes("v1.36.3+k0s");
+    let done = prune(&upgrade.store).arg("--nodes").arg(upgraded).succeed();
+    let done: Value = serde_json::from_str(&done).unwrap();
+    let removed: BTreeSet<String> = serde_json::from_value(done["removed"].clone()).unwrap();
+    assert_eq!(removed.len(), outdated.len() - 1);
+    assert!(!removed.contains(held));
+}
+
+#[test]
+fn a_full_disk_can_be_pruned() {
+    let upgrade = Upgrade::new();
+    let disk = SmallDisk::mount(upgrade.site.path("disk"), "20m");
+    let store = disk.path("store");
+    upgrade.site.import(&upgrade.before, &store).succeed();
+    upgrade.site.import(&upgrade.build("whole.tar", None), &store).succeed();
+    disk.fill();
+    let size = content(&store);
+    let done: Value = serde_json::from_str(&prune(&store).succeed()).unwrap();
+    assert!(content(&store) < size && done["bytes"].as_u64().unwrap() == size - content(&store));
 }

@@ -17,7 +17,7 @@ pub use import::{ImportError, ImportOptions, ImportRecord, import};
 pub use inventory::{Inventory, InventoryError, MAX_INVENTORY_BYTES};
 pub use plan::{BUNDLE_TYPE, Entry, FILE_TYPE, LOCK_TYPE, Plan, PlanError, Tail};
 pub use read::{Bundle, BundleError, Damage, Place};
-pub use retain::{RetainError, Retention, retain_releases};
+pub use retain::{Keep, RetainError, Retention, imported_releases, let_go, plan_retention};
 pub use serve::{ServeError, ServedBundles};
 pub use write::{BlobSource, BuildError, BuildOptions, Built, SourceError, build, sign};
 

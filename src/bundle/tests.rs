@@ -310,24 +310,53 @@ fn import_release(dir: &Path, store: &crate::store::Store, sequence: u64, releas
 
 #[test]
 fn releases_that_a_site_is_done_with_go() {
-    use crate::store::Content as _;
+    use crate::store::{Content as _, Store, Swept};
     let dir = tempfile::tempdir().unwrap();
-    let store = crate::store::Store::create(&dir.path().join("store")).unwrap();
-    import_release(dir.path(), &store, 1, "k0s@v1.35.4+k0s.0", "3.9");
-    import_release(dir.path(), &store, 2, "k0s@v1.36.3+k0s.2", "3.10");
+    let store = Store::create(&dir.path().join("store")).unwrap();
+    let (old, new) = ("k0s@v1.35.4+k0s.0", "k0s@v1.36.3+k0s.2");
+    import_release(dir.path(), &store, 1, old, "3.9");
+    import_release(dir.path(), &store, 2, new, "3.10");
+    assert_eq!(imported_releases(&store).unwrap(), [old.to_owned(), new.to_owned()].into());
     let writer = store.writer("test", std::time::Duration::ZERO).unwrap();
-    let retain = |keep: &str, dry_run| retain_releases(&writer, &[keep.to_owned()].into(), dry_run);
-    let unknown = retain("k0s@v1.99.0+k0s.0", false).unwrap_err().to_string();
+    let keep = |release: &str, on_nodes: &[&str]| Keep {
+        releases: [release.to_owned()].into(),
+        on_nodes: on_nodes.iter().map(|name| name.parse().unwrap()).collect(),
+        grace: std::time::Duration::from_hours(1),
+    };
+    let plan = |keep: &Keep| plan_retention(&writer, keep);
+    let unknown = plan(&keep("k0s@v1.99.0+k0s.0", &[])).unwrap_err().to_string();
     assert!(unknown.contains("k0s@v1.35.4+k0s.0, k0s@v1.36.3+k0s.2"), "{unknown}");
 
     let name = "registry.k8s.io/pause".parse().unwrap();
-    let tags = || store.tags(&name, None, 10).unwrap().unwrap().len();
-    let expected = ["registry.k8s.io/pause:3.9".parse().unwrap()].into();
-    for dry_run in [true, false] {
-        let retention = retain("k0s@v1.36.3+k0s.2", dry_run).unwrap();
-        assert_eq!(retention.removed, expected);
-        assert_eq!(retention.kept.len(), 1);
-        assert_eq!(tags(), if dry_run { 2 } else { 1 });
+    let root = store.resolve(&name, &"3.9".parse().unwrap()).unwrap().unwrap();
+    // A node that has it keeps it: under its name, at a mirror, and by digest.
+    for on_node in
+        ["registry.k8s.io/pause:3.9", "site:5000/pause:3.9", &format!("site:5000/x@{}", root.digest)]
+    {
+        let retention = plan(&keep(new, &[on_node])).unwrap();
+        assert_eq!(retention.swept(), Swept::default(), "{on_node}");
     }
-    assert!(retain("k0s@v1.36.3+k0s.2", false).unwrap().removed.is_empty());
+    // So does a tag that did not come with the release.
+    let mut batch = writer.batch();
+    batch.set_tag(&name, &"ours".parse().unwrap(), &root).unwrap();
+    batch.commit().unwrap();
+    assert!(plan(&keep(new, &[])).unwrap().removed.is_empty());
+    let mut batch = writer.batch();
+    batch.delete_tag(&name, &"ours".parse().unwrap()).unwrap();
+    batch.commit().unwrap();
+
+    let retention = plan(&keep(new, &[])).unwrap();
+    assert_eq!(retention.removed, ["registry.k8s.io/pause:3.9".parse().unwrap()].into());
+    assert_eq!(retention.kept.len(), 1);
+    let before = store.usage().unwrap();
+    let_go(&writer, &retention).unwrap();
+    let after = store.usage().unwrap();
+    assert_eq!(
+        retention.swept(),
+        Swept { blobs: before.blobs - after.blobs, bytes: before.bytes - after.bytes }
+    );
+    assert_eq!(retention.swept().blobs, 2, "the manifest and its configuration");
+    let tags = store.tags(&name, None, 10).unwrap().unwrap();
+    assert_eq!(tags.iter().map(crate::oci::Tag::as_str).collect::<Vec<_>>(), ["3.10"]);
+    assert!(plan(&keep(new, &[])).unwrap().removed.is_empty());
 }

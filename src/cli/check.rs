@@ -208,7 +208,10 @@ fn verdict(report: &Report) -> Result<(), CliError> {
 }
 
 /// Reads a file of Kubernetes objects.
-fn read_objects<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, ObjectsError>) -> Result<T, CliError> {
+pub(crate) fn read_objects<T>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, ObjectsError>,
+) -> Result<T, CliError> {
     let bytes = read_bounded(path, MAX_OBJECTS_BYTES)?;
     let text = std::str::from_utf8(&bytes)
         .map_err(|_| CliError::usage(format!("{} is not text in UTF-8", path.display())))?;

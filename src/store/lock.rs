@@ -92,7 +92,11 @@ impl Store {
                 Err(TryLockError::Error(error)) => return Err(error.into()),
             }
         }
-        fs::write(self.layout().lock_holder(), format!("{purpose} (process {})", std::process::id()))?;
+        // A courtesy to others. There may be no room for it, and then this writer may be the one to make some.
+        let holder = self.layout().lock_holder();
+        if fs::write(&holder, format!("{purpose} (process {})", std::process::id())).is_err() {
+            let _ = fs::remove_file(&holder);
+        }
         Ok(file)
     }
 

@@ -27,7 +27,7 @@ pub use content::{Blob, Content, ContentError, HostedFile, Manifest, Usage};
 pub use durable::write_file;
 pub use lock::Writer;
 pub use scrub::Scrubbed;
-pub use sweep::Swept;
+pub use sweep::{Sweep, Swept};
 pub use upload::{ParseUploadIdError, Upload, UploadId};
 pub use verify::{Stamp, Verified};
 pub use write::{Batch, BlobWriter};

@@ -209,7 +209,11 @@ impl Content for Store {
 
     fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Manifest>, ContentError> {
         let Some(record) = self.manifest_record(name, digest)? else { return Ok(None) };
-        Ok(Some(Manifest { media_type: record.media_type, bytes: self.manifest_bytes(digest)? }))
+        match self.manifest_bytes(digest) {
+            // It was pruned since its record was read.
+            Err(ContentError::Damaged(_)) if self.manifest_record(name, digest)?.is_none() => Ok(None),
+            bytes => Ok(Some(Manifest { media_type: record.media_type, bytes: bytes? })),
+        }
     }
 
     fn blob(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Blob>, ContentError> {
@@ -217,6 +221,10 @@ impl Content for Store {
             return Ok(None);
         }
         let Some((blob, stamp)) = self.open_blob(digest)? else {
+            // It may have been pruned since the repository was asked.
+            if !self.has_member(name, digest)? {
+                return Ok(None);
+            }
             self.0.verified.note(digest, Stamp::missing(), false);
             return Err(ContentError::Damaged(digest.clone()));
         };

@@ -56,12 +56,13 @@ impl Writer {
     /// Finishes what an interrupted writer had begun to publish and removes its temporary files.
     pub(super) fn recover(&self) -> Result<(), StoreError> {
         let layout = self.store.layout();
-        if let Some(publication) = self.store.0.publication.current(layout)? {
-            publication.finish(layout)?;
-        }
+        // What was on its way in may be what fills the disk, so it goes before anything is written.
         fs::create_dir_all(layout.temporary())?;
         for file in fs::read_dir(layout.temporary())? {
             fs::remove_file(file?.path())?;
+        }
+        if let Some(publication) = self.store.0.publication.current(layout)? {
+            publication.finish(layout)?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ pub(crate) mod clients;
 pub(crate) mod command;
 pub(crate) mod containerd;
 pub(crate) mod daemon;
+pub(crate) mod disk;
 pub(crate) mod proxy;
 pub(crate) mod registry;
 pub(crate) mod shelf;

@@ -32,7 +32,7 @@ pub use objects::{MAX_OBJECTS_BYTES, ObjectsError};
 pub use patch::{Proposal, apply, merge_patch, propose};
 pub use pins::{Defaults, Pin, Verdict, creators, pins};
 pub use report::{Missing, NodeReport, Report};
-pub use rolling::{Running, running};
+pub use rolling::{Running, reports, running};
 pub use worker_config::WorkerConfig;
 pub use workloads::{Workload, WorkloadImage};
 

@@ -42,7 +42,7 @@ pub fn running(catalog: &Catalog, target: &ReleaseId, nodes: &[Node]) -> Result<
 
 /// Whether a kubelet of `release` says `kubelet`. k0s leaves the number of its build out (`v1.29.7+k0s`), RKE2 on Windows
 /// everything after the Kubernetes version.
-fn reports(release: &ReleaseId, kubelet: &str) -> bool {
+pub fn reports(release: &ReleaseId, kubelet: &str) -> bool {
     let rest = release.version.strip_prefix(kubelet);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.') && kubelet.contains('+'))
         || (!kubelet.contains('+') && release.base_version() == kubelet)
