@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::store::Blob;
 
 use super::access::Ending;
+use super::splice::Splices;
 
 /// How much of a blob is read at once. Smaller pieces cost more calls, larger ones only memory: two of them are held for
 /// each transfer.
@@ -39,7 +40,15 @@ impl Body {
 
     /// The bytes of `blob` from `start` to before `end`.
     pub(super) fn blob(blob: Blob, start: u64, end: u64) -> Self {
-        Self { kind: Kind::Blob(BlobReader { blob, position: start, end, reading: None }), ending: None }
+        let reader = BlobReader { blob, position: start, end, reading: None, splices: None };
+        Self { kind: Kind::Blob(reader), ending: None }
+    }
+
+    /// Has the connection take a blob's bytes from its file itself, where it can.
+    pub(super) fn splice(&mut self, splices: &Splices) {
+        if let Kind::Blob(reader) = &mut self.kind {
+            reader.splices = Some(splices.clone());
+        }
     }
 
     /// Has `ending` told how the response ends.
@@ -67,6 +76,8 @@ pub(super) struct BlobReader {
     position: u64,
     end: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
+    /// Who takes the bytes from the file, if they do not have to come by here.
+    splices: Option<Splices>,
 }
 
 impl BlobReader {
@@ -90,6 +101,12 @@ impl BlobReader {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if let Some(splices) = &self.splices {
+            let left = self.end - self.position;
+            let place = (left > 0).then(|| splices.push(&self.blob, self.position, left));
+            self.position += place.as_ref().map_or(0, |place| place.len() as u64);
+            return Poll::Ready(place.map(Ok));
+        }
         if self.reading.is_none() {
             self.start();
         }

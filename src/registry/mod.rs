@@ -34,6 +34,7 @@ mod receive;
 mod request;
 mod route;
 mod server;
+mod splice;
 mod stream;
 mod tls;
 mod upload;

@@ -22,6 +22,7 @@ use crate::store::{Content, Store};
 use super::access::AccessLog;
 use super::naming::Naming;
 use super::route::Service;
+use super::splice::{self, Splices};
 use super::stream::Guarded;
 use super::tls::Tls;
 use super::upload::Uploads;
@@ -202,10 +203,13 @@ impl Server {
         metrics.connections.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             match tls {
-                None => speak(stream, peer, service, &limits, watcher).await,
+                None => {
+                    let (stream, splices) = splice::plain(stream);
+                    speak(stream, splices, peer, service, &limits, watcher).await;
+                }
                 // The handshake is the client's doing as well, so it is waited for here and not where others wait.
                 Some(tls) => match tokio::time::timeout(limits.handshake_time, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => speak(stream, peer, service, &limits, watcher).await,
+                    Ok(Ok(stream)) => speak(stream, None, peer, service, &limits, watcher).await,
                     Ok(Err(error)) => tracing::debug!("no TLS with {peer}: {error}"),
                     Err(_) => tracing::debug!("no TLS with {peer}: it took too long"),
                 },
@@ -217,21 +221,33 @@ impl Server {
 }
 
 /// Speaks HTTP on a connection until one side has enough.
-async fn speak<S>(stream: S, peer: IpAddr, service: Service, limits: &Limits, watcher: Watcher)
-where
+async fn speak<S>(
+    stream: S,
+    splices: Option<Splices>,
+    peer: IpAddr,
+    service: Service,
+    limits: &Limits,
+    watcher: Watcher,
+) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let answer = service_fn(move |request: http::Request<Incoming>| {
-        let service = service.clone();
+        let (service, splices) = (service.clone(), splices.clone());
         async move {
             let (parts, body) = request.into_parts();
-            Ok::<_, Infallible>(service.answer(parts, peer, body).await)
+            let mut response = service.answer(parts, peer, body).await;
+            if let Some(splices) = &splices {
+                response.body_mut().splice(splices);
+            }
+            Ok::<_, Infallible>(response)
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_time)
         .max_buf_size(limits.header_bytes)
+        // Splicing relies on it that places go out as they are.
+        .writev(true)
         .serve_connection(TokioIo::new(Guarded::new(stream, limits.write_time)), answer);
     // Clients that go away in the middle are normal: containerd asks for the rest of a blob and takes 8 MiB of it.
     if let Err(error) = watcher.watch(connection).await {
