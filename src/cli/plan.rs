@@ -68,11 +68,11 @@ impl Sizes {
     fn text(&self) -> String {
         let mut text = format!("{}: {} in {} blobs", self.name, human_bytes(self.bytes), self.blobs);
         if self.required > 0 {
-            text += &format!(
+            text.extend([format!(
                 "; {} without --since, of which the site has {}",
                 human_bytes(self.whole),
                 human_bytes(self.required)
-            );
+            )]);
         }
         text.push('\n');
         for (heading, list) in

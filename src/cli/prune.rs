@@ -91,12 +91,12 @@ impl Prune {
             if self.dry_run { ("would be removed", "would be freed") } else { ("removed", "freed") };
         let mut text: String =
             retention.removed.iter().flat_map(|image| [image.to_string(), "\n".to_owned()]).collect();
-        text += &format!(
+        text.extend([format!(
             "{} images kept, {} {removed}; {} {freed}",
             retention.kept.len(),
             retention.removed.len(),
             human_bytes(retention.swept().bytes)
-        );
+        )]);
         text
     }
 }
