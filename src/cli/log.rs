@@ -110,9 +110,9 @@ impl Verify {
             "head": report.head,
         });
         context.output.result(&value, || {
-            let head = report.head.as_ref().map_or_else(String::new, |head| format!("\nnewest {head}"));
+            let newest = report.head.as_ref().map_or_else(String::new, |head| format!("\nnewest {head}"));
             format!(
-                "{}: good, {} receipts, {} signed{head}",
+                "{}: good, {} receipts, {} signed{newest}",
                 self.store.display(),
                 report.entries,
                 report.signed

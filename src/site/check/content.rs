@@ -34,6 +34,7 @@ pub(super) struct Shelf<'a> {
 }
 
 /// An image that is there.
+#[expect(clippy::large_enum_variant, reason = "one is made for a moment for each image")]
 enum Found {
     /// An index, with its entries in order.
     Index(Vec<Entry>),
