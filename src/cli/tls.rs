@@ -112,6 +112,7 @@ impl Init {
 /// Replaces a file as a whole; a secret one is readable by its owner only from the start.
 fn write(path: &Path, text: &str, secret: bool) -> Result<(), CliError> {
     let directory = path.parent().unwrap_or(Path::new("."));
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "there are no permission bits to set elsewhere"))]
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     if !secret {

@@ -45,6 +45,10 @@ impl Body {
     }
 
     /// Has the connection take a blob's bytes from its file itself, where it can.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(unreachable_code, unused_variables, reason = "no connection can do that elsewhere")
+    )]
     pub(super) fn splice(&mut self, splices: &Splices) {
         if let Kind::Blob(reader) = &mut self.kind {
             reader.splices = Some(splices.clone());

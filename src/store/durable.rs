@@ -32,6 +32,7 @@ pub fn write_file(destination: &Path, bytes: &[u8]) -> io::Result<()> {
 /// A file in `directory` that is removed unless it gets a name. Who may read it is left to the process' umask, because
 /// the one who imports need not be the one who serves.
 pub(super) fn temporary_file(directory: &Path) -> io::Result<NamedTempFile> {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "there are no permission bits to set elsewhere"))]
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
