@@ -18,9 +18,6 @@ use crate::resolve::{LockedBlob, LockedFile, LockedImage};
 use crate::store::{Batch, HostedFile, ImportEntry, Store, StoreError, Writer};
 use crate::trust::{self, KeyId, PrivateKey};
 
-/// How much is copied and hashed at a time.
-const CHUNK: usize = 1024 * 1024;
-
 /// Why a bundle was not imported. The store is as it was before, but for blobs that nothing refers to.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
@@ -254,11 +251,10 @@ fn copy_blobs(bundle: &Bundle, writer: &Writer, options: &ImportOptions<'_>) -> 
     let stop = AtomicBool::new(false);
     let work = || {
         let mut copied = Copied::default();
-        let mut buffer = vec![0; CHUNK];
         while !stop.load(Ordering::Relaxed) {
             let nth = next.fetch_add(1, Ordering::Relaxed);
             let Some((blob, entry)) = bundle.blob(nth) else { break };
-            let result = copy_blob(bundle, writer, blob, entry, &mut buffer, options.progress);
+            let result = copy_blob(bundle, writer, blob, entry, options.progress);
             match result {
                 Ok(None) => {}
                 Ok(Some(bytes)) => {
@@ -300,7 +296,6 @@ fn copy_blob(
     writer: &Writer,
     blob: &LockedBlob,
     entry: &Entry,
-    buffer: &mut [u8],
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Option<u64>, ImportError> {
     if writer.store().has_blob(&blob.digest)? {
@@ -311,9 +306,10 @@ fn copy_blob(
     let mut target = writer.begin_blob(&blob.digest, entry.size)?;
     let mut done = 0;
     while done < entry.size {
-        let wanted = usize::try_from(entry.size - done).map_or(buffer.len(), |left| left.min(buffer.len()));
-        file::read_exact_at(bundle.file(), &mut buffer[..wanted], entry.offset + done).map_err(io)?;
-        target.write(&buffer[..wanted])?;
+        let space = target.space();
+        let wanted = usize::try_from(entry.size - done).map_or(space.len(), |left| left.min(space.len()));
+        file::read_exact_at(bundle.file(), &mut space[..wanted], entry.offset + done).map_err(io)?;
+        target.advance(wanted)?;
         done += wanted as u64;
         progress(wanted as u64);
     }

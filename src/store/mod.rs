@@ -8,6 +8,7 @@ mod content;
 mod durable;
 mod layout;
 mod lock;
+mod new_file;
 mod publication;
 mod read;
 mod remove;

@@ -1,18 +1,17 @@
 //! Changing a store: blobs one by one, then manifests and tags together.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use bytes::Bytes;
 use fs_err as fs;
-use tempfile::NamedTempFile;
 
 use crate::oci::{Descriptor, Digest, Document, Hasher, RepositoryName, Tag};
 
-use super::durable::{Dirty, Staged, remove, stage, temporary_file};
+use super::durable::{Dirty, Staged, remove, stage};
 use super::layout::Repository;
+use super::new_file::NewFile;
 use super::publication::Publication;
 use super::read::{self, ManifestRecord};
 use super::verify::Stamp;
@@ -28,7 +27,7 @@ impl Writer {
     pub fn begin_blob(&self, digest: &Digest, size: u64) -> Result<BlobWriter<'_>, StoreError> {
         Ok(BlobWriter {
             writer: self,
-            file: temporary_file(&self.store.layout().temporary())?,
+            file: NewFile::create(&self.store.layout().temporary(), size)?,
             hasher: Hasher::new(digest.algorithm()),
             digest: digest.clone(),
             expected: size,
@@ -80,7 +79,7 @@ impl Writer {
 #[derive(Debug)]
 pub struct BlobWriter<'w> {
     writer: &'w Writer,
-    file: NamedTempFile,
+    file: NewFile,
     hasher: Hasher,
     digest: Digest,
     expected: u64,
@@ -89,14 +88,31 @@ pub struct BlobWriter<'w> {
 
 impl BlobWriter<'_> {
     /// Adds the next `bytes`.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.written += bytes.len() as u64;
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        while !bytes.is_empty() {
+            let space = self.space();
+            let count = space.len().min(bytes.len());
+            space[..count].copy_from_slice(&bytes[..count]);
+            self.advance(count)?;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    /// Where the next bytes may be read to, so that they need not be copied; never empty. What was put there counts after
+    /// [`BlobWriter::advance`].
+    pub fn space(&mut self) -> &mut [u8] {
+        self.file.space()
+    }
+
+    /// Adds the first `count` bytes of [`BlobWriter::space`] to the blob.
+    pub fn advance(&mut self, count: usize) -> Result<(), StoreError> {
+        self.written += count as u64;
         if self.written > self.expected {
             return Err(self.wrong_size());
         }
-        self.file.write_all(bytes)?;
-        self.hasher.update(bytes);
-        Ok(())
+        self.hasher.update(&self.file.space()[..count]);
+        Ok(self.file.advance(count)?)
     }
 
     /// Checks size and digest and gives the blob its place. It is durable after the next [`Writer::sync`] or
@@ -109,11 +125,11 @@ impl BlobWriter<'_> {
         if actual != self.digest {
             return Err(StoreError::WrongDigest { expected: self.digest, actual });
         }
-        self.file.as_file().sync_all()?;
+        let (file, name) = self.file.finish()?;
         let path = self.writer.store.layout().blob(&self.digest);
         let mut dirty = Dirty::default();
         dirty.create_parent(&path)?;
-        let file = self.file.persist(&path).map_err(|e| e.error)?;
+        name.persist(&path).map_err(|e| e.error)?;
         self.writer.note_dirty(dirty);
         note_good(&self.writer.store, &self.digest, &file)
     }
