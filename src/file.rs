@@ -1,8 +1,12 @@
 //! What every system's files can do, under one name: reading and writing at a position, and reserving space.
 
+mod span;
+
 use std::fs::File;
 use std::io;
 use std::path::Path;
+
+pub(crate) use span::{Span, Stretch};
 
 /// Reads up to `buffer.len()` bytes at `position`; 0 at the end of the file.
 pub(crate) fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {

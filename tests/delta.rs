@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
 mod support;
+#[path = "delta/volumes.rs"]
+mod volumes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

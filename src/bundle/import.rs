@@ -1,7 +1,7 @@
 //! Bringing a bundle into a store: every blob is hashed while it is copied, and nothing of the bundle can be asked for
 //! before all of it is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Entry;
-use super::read::{Bundle, BundleError, Damage};
-use crate::file;
+use super::damage::Damage;
+use super::read::{Bundle, BundleError};
 use crate::oci::{
-    Descriptor, Digest, Document, MAX_MANIFEST_BYTES, ManifestError, RepositoryName, Tag, media_type,
+    Descriptor, Digest, Document, MAX_MANIFEST_BYTES, ManifestError, Reference, RepositoryName, Tag,
+    media_type,
 };
 use crate::resolve::{LockedBlob, LockedFile, LockedImage};
 use crate::store::{Batch, HostedFile, ImportEntry, Store, StoreError, Writer};
@@ -96,6 +97,8 @@ pub struct ImportOptions<'a> {
     pub allow_rollback: bool,
     /// Whether a bundle is taken after it has expired.
     pub allow_expired: bool,
+    /// Whether the images that are whole are taken when others are not.
+    pub keep_going: bool,
     /// Signs the receipt.
     pub receipt_key: Option<&'a PrivateKey>,
     /// How many blobs are copied at the same time.
@@ -132,14 +135,27 @@ pub struct ImportRecord {
     /// Whether it had expired, which somebody had to allow.
     #[serde(default)]
     pub expired: bool,
+    /// The images of it that were damaged and so were not imported; what is here of them is what was here before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Reference>,
+    /// The addresses of the plain files that were damaged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_files: Vec<String>,
     /// The releases in it.
     pub releases: Vec<String>,
-    /// How many images it has.
+    /// How many images it brought.
     pub images: usize,
     /// How many blobs were copied; the others were there.
     pub copied_blobs: usize,
     /// How many bytes were copied.
     pub copied_bytes: u64,
+}
+
+impl ImportRecord {
+    /// Whether a part of the bundle was damaged. Importing it again from a whole copy brings the rest.
+    pub fn is_partial(&self) -> bool {
+        !self.missing.is_empty() || !self.missing_files.is_empty()
+    }
 }
 
 /// Imports `bundle`, whose signatures the caller has checked, into `store`.
@@ -155,13 +171,18 @@ pub fn import(
     }
     let rollback = check_sequence(bundle, store, options.allow_rollback)?;
     check_required(bundle, store)?;
-    let copied = copy_blobs(bundle, &writer, options)?;
+    let mut copied = copy_blobs(bundle, &writer, options)?;
+    let lost = lost(bundle, std::mem::take(&mut copied.damage), options.keep_going)?;
+    let lock = bundle.lock();
+    let (whole, missing): (Vec<&LockedImage>, Vec<&LockedImage>) = lock
+        .images
+        .iter()
+        .partition(|image| !image.manifests().chain(image.contents()).any(|digest| lost.contains(digest)));
     let mut batch = writer.batch();
-    for image in &bundle.lock().images {
+    for image in &whole {
         publish_image(bundle, &mut batch, image)?;
     }
-    publish_bundle(bundle, &writer, &mut batch)?;
-    let lock = bundle.lock();
+    publish_bundle(bundle, &writer, &mut batch, &lost)?;
     let newest = store.import_log()?.pop();
     let record = ImportRecord {
         number: newest.as_ref().map_or(0, |entry| entry.number) + 1,
@@ -175,7 +196,14 @@ pub fn import(
         rollback,
         expired,
         releases: lock.releases.iter().map(|release| release.release.clone()).collect(),
-        images: lock.images.len(),
+        missing: missing.iter().map(|image| image.reference.clone()).collect(),
+        missing_files: lock
+            .files
+            .iter()
+            .filter(|file| lost.contains(&file.digest))
+            .map(|file| file.url.clone())
+            .collect(),
+        images: whole.len(),
         copied_blobs: copied.blobs,
         copied_bytes: copied.bytes,
     };
@@ -264,6 +292,10 @@ fn copy_blobs(bundle: &Bundle, writer: &Writer, options: &ImportOptions<'_>) -> 
                 Err(ImportError::Store(StoreError::WrongDigest { .. })) => {
                     copied.damage.push(bundle.damage(blob, entry));
                 }
+                // What cannot be read is as good as damaged.
+                Err(ImportError::Bundle(_)) if options.keep_going => {
+                    copied.damage.push(bundle.damage(blob, entry));
+                }
                 Err(error) => {
                     stop.store(true, Ordering::Relaxed);
                     return Err(error);
@@ -283,11 +315,25 @@ fn copy_blobs(bundle: &Bundle, writer: &Writer, options: &ImportOptions<'_>) -> 
         all.bytes += copied.bytes;
         all.damage.extend(copied.damage);
     }
-    if all.damage.is_empty() {
-        return Ok(all);
+    Ok(all)
+}
+
+/// The blobs that are not to be had, because they are damaged. It is an error that there are any, unless what is whole is
+/// to be taken all the same.
+fn lost(bundle: &Bundle, mut damage: Vec<Damage>, keep_going: bool) -> Result<HashSet<Digest>, ImportError> {
+    if !keep_going {
+        if damage.is_empty() {
+            return Ok(HashSet::new());
+        }
+        damage.sort_by(|a, b| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
+        return Err(BundleError::Damaged { path: bundle.path().to_owned(), damage }.into());
     }
-    all.damage.sort_by_key(|damage| damage.offset);
-    Err(BundleError::Damaged { path: bundle.path().to_owned(), damage: all.damage }.into())
+    let mut lost: HashSet<Digest> = damage.into_iter().map(|damage| damage.digest).collect();
+    // A manifest that the store has was not read by now.
+    let manifests = bundle.lock().images.iter().flat_map(LockedImage::manifests);
+    let unread = manifests.filter(|digest| bundle.manifest_bytes(digest).is_err()).cloned();
+    lost.extend(unread.collect::<Vec<_>>());
+    Ok(lost)
 }
 
 /// Copies one blob and says how many bytes that were; none when the store has it.
@@ -302,13 +348,12 @@ fn copy_blob(
         progress(entry.size);
         return Ok(None);
     }
-    let io = |source| BundleError::Io { path: bundle.path().to_owned(), source };
     let mut target = writer.begin_blob(&blob.digest, entry.size)?;
     let mut done = 0;
     while done < entry.size {
         let space = target.space();
         let wanted = usize::try_from(entry.size - done).map_or(space.len(), |left| left.min(space.len()));
-        file::read_exact_at(bundle.file(), &mut space[..wanted], entry.offset + done).map_err(io)?;
+        bundle.read_exact_at(&mut space[..wanted], entry.offset + done)?;
         target.advance(wanted)?;
         done += wanted as u64;
         progress(wanted as u64);
@@ -362,7 +407,12 @@ fn publish_manifest(
 }
 
 /// Adds the bundle's own documents, so that the site can be asked what it was brought and who signed it.
-fn publish_bundle(bundle: &Bundle, writer: &Writer, batch: &mut Batch<'_>) -> Result<(), ImportError> {
+fn publish_bundle(
+    bundle: &Bundle,
+    writer: &Writer,
+    batch: &mut Batch<'_>,
+    lost: &HashSet<Digest>,
+) -> Result<(), ImportError> {
     let name = bundle.lock().name.repository();
     for (digest, media_type, bytes) in bundle.tail().documents() {
         if media_type::is_index(media_type) || media_type::is_image(media_type) {
@@ -378,11 +428,11 @@ fn publish_bundle(bundle: &Bundle, writer: &Writer, batch: &mut Batch<'_>) -> Re
     }
     // A configuration that an image has as well lies in the head.
     for digest in [Digest::sha256(b"{}"), Digest::sha256(trust::SIGNATURE_CONFIG)] {
-        if bundle.place(&digest).is_some() {
+        if bundle.place(&digest).is_some() && !lost.contains(&digest) {
             batch.link_blob(&name, &digest)?;
         }
     }
-    for file in &bundle.lock().files {
+    for file in bundle.lock().files.iter().filter(|file| !lost.contains(&file.digest)) {
         batch.link_blob(&name, &file.digest)?;
         if let Some((path, file)) = hosted(&name, file) {
             batch.put_file(&path, &file)?;
@@ -410,27 +460,17 @@ fn tag(text: &str) -> Tag {
 }
 
 impl Bundle {
-    /// The `nth` blob of the lock and its place.
-    fn blob(&self, nth: usize) -> Option<(&LockedBlob, &Entry)> {
-        Some((self.lock().blobs.get(nth)?, self.entry(nth)?))
-    }
-
     /// The bytes of the manifest `digest`, verified.
     pub(super) fn manifest_bytes(&self, digest: &Digest) -> Result<Bytes, BundleError> {
         if let Some((_, bytes)) = self.tail().document(digest) {
             return Ok(Bytes::copy_from_slice(bytes));
         }
-        let malformed = |offset, what: &str| BundleError::Malformed {
-            path: self.path().to_owned(),
-            offset,
-            what: what.to_owned(),
-        };
+        let malformed = |offset, what: &str| self.media().malformed(offset, what);
         let place = self.place(digest).ok_or_else(|| malformed(0, &format!("{digest} is missing")))?;
         let size = usize::try_from(place.size).ok().filter(|size| *size <= MAX_MANIFEST_BYTES);
         let size = size.ok_or_else(|| malformed(place.offset, "a manifest that is too large"))?;
         let mut bytes = vec![0; size];
-        file::read_exact_at(self.file(), &mut bytes, place.offset)
-            .map_err(|source| BundleError::Io { path: self.path().to_owned(), source })?;
+        self.read_exact_at(&mut bytes, place.offset)?;
         if digest.matches(&bytes) {
             Ok(bytes.into())
         } else {

@@ -19,8 +19,17 @@ pub(super) struct Journal {
     file: Mutex<File>,
 }
 
-/// How much of each blob is there, by its position in the lock.
-pub(super) type Progress = BTreeMap<usize, u64>;
+/// What an earlier run says that it did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// How much of each blob is there, by its position in the lock.
+    pub(super) blobs: BTreeMap<usize, u64>,
+    /// Whether all is there, so that the files were being given their names.
+    pub(super) naming: bool,
+}
+
+/// The line that says that files are given their names from here on.
+const NAMING: &str = "naming";
 
 impl Journal {
     /// Opens the journal at `path` for a bundle that `identity` describes. What an earlier run of the same bundle left
@@ -40,7 +49,17 @@ impl Journal {
 
     /// Notes that the first `bytes` bytes of blob `nth` are in the bundle.
     pub(super) fn note(&self, nth: usize, bytes: u64) -> io::Result<()> {
-        let line = format!("{nth} {bytes}\n");
+        self.line(&format!("{nth} {bytes}"))
+    }
+
+    /// Notes that all is there, and makes that durable.
+    pub(super) fn note_naming(&self) -> io::Result<()> {
+        self.line(NAMING)?;
+        self.file.lock().expect("nobody panics while writing a line").sync_all()
+    }
+
+    fn line(&self, line: &str) -> io::Result<()> {
+        let line = format!("{line}\n");
         let mut file = self.file.lock().expect("nobody panics while writing a line");
         file.write_all(line.as_bytes())
     }
@@ -52,10 +71,14 @@ fn parse(text: &str, identity: &str) -> Option<Progress> {
     if head != identity {
         return None;
     }
-    let mut progress = Progress::new();
+    let mut progress = Progress::default();
     for line in lines.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        if line == NAMING {
+            progress.naming = true;
+            continue;
+        }
         let (nth, bytes) = line.split_once(' ')?;
-        progress.insert(nth.parse().ok()?, bytes.parse().ok()?);
+        progress.blobs.insert(nth.parse().ok()?, bytes.parse().ok()?);
     }
     Some(progress)
 }
@@ -63,6 +86,10 @@ fn parse(text: &str, identity: &str) -> Option<Progress> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn claims(blobs: &[(usize, u64)], naming: bool) -> Progress {
+        Progress { blobs: blobs.iter().copied().collect(), naming }
+    }
 
     #[test]
     fn remembers_across_runs() {
@@ -74,16 +101,18 @@ mod tests {
         journal.note(1, 5).unwrap();
         journal.note(3, 20).unwrap();
         let (_, progress) = Journal::open(&path, "bundle a").unwrap();
-        assert_eq!(progress, Some(Progress::from([(1, 5), (3, 20)])));
+        assert_eq!(progress, Some(claims(&[(1, 5), (3, 20)], false)));
         let (_, other) = Journal::open(&path, "bundle b").unwrap();
         assert_eq!(other, None);
         let (_, again) = Journal::open(&path, "bundle b").unwrap();
-        assert_eq!(again, Some(Progress::new()));
+        assert_eq!(again, Some(Progress::default()));
     }
 
     #[test]
     fn a_line_that_was_cut_off_does_not_count() {
-        assert_eq!(parse("id\n1 5\n2 77", "id"), Some(Progress::from([(1, 5)])));
+        assert_eq!(parse("id\n1 5\n2 77", "id"), Some(claims(&[(1, 5)], false)));
+        assert_eq!(parse("id\n1 5\nnaming\n", "id"), Some(claims(&[(1, 5)], true)));
+        assert_eq!(parse("id\n1 5\nnaming", "id"), Some(claims(&[(1, 5)], false)));
         assert_eq!(parse("id\n1 5\nnonsense\n", "id"), None);
         assert_eq!(parse("id", "id"), None);
     }

@@ -3,23 +3,35 @@
 //! skopeo, podman, `ctr`, oras and k0s read it as it is. It is laid out before anything is fetched, can be continued
 //! after any interruption, has the same bytes whenever it is made from the same lock, and is served in place.
 
+mod cutting;
+mod damage;
+mod find;
+mod gather;
 mod import;
 mod inventory;
 mod journal;
+mod media;
 mod plan;
 mod read;
 mod retain;
 mod serve;
+mod sign;
 pub(crate) mod tar;
+mod unfinished;
+mod volume;
 mod write;
 
+pub use damage::Damage;
 pub use import::{ImportError, ImportOptions, ImportRecord, import};
 pub use inventory::{Inventory, InventoryError, MAX_INVENTORY_BYTES};
+pub use media::{Absent, Media, Why};
 pub use plan::{BUNDLE_TYPE, Entry, FILE_TYPE, LOCK_TYPE, Plan, PlanError, Tail};
-pub use read::{Bundle, BundleError, Damage, Place};
+pub use read::{Bundle, BundleError, Place};
 pub use retain::{Keep, RetainError, Retention, imported_releases, let_go, plan_retention};
 pub use serve::{ServeError, ServedBundles};
-pub use write::{BlobSource, BuildError, BuildOptions, Built, SourceError, build, sign};
+pub use sign::sign;
+pub use volume::{CutError, ParseVolumeSizeError, Volume, VolumeSize};
+pub use write::{BlobSource, BuildError, BuildOptions, Built, SourceError, build};
 
 #[cfg(test)]
 mod tests;

@@ -33,9 +33,9 @@ const SOURCE: &str = "org.opencontainers.image.source";
 const BUNDLE_NAME: &str = "dev.dray.bundle.name";
 const BUNDLE_SEQUENCE: &str = "dev.dray.bundle.sequence";
 
-const INDEX_JSON: &str = "index.json";
-const OCI_LAYOUT: &str = "oci-layout";
-const OCI_LAYOUT_CONTENT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(super) const INDEX_JSON: &str = "index.json";
+pub(super) const OCI_LAYOUT: &str = "oci-layout";
+pub(super) const OCI_LAYOUT_CONTENT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 const EMPTY: &[u8] = b"{}";
 
 /// A file in the bundle.

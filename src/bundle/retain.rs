@@ -203,7 +203,7 @@ fn read_lock(store: &Store, record: &ImportRecord) -> Result<Option<Lock>, Store
     let Some(Document::Image(artifact)) = document(store, &name, &artifact.digest)? else { return Ok(None) };
     let Some(layer) = artifact.layers.first() else { return Ok(None) };
     let Some(blob) = store.blob(&name, &layer.digest)? else { return Ok(None) };
-    if blob.size > MAX_LOCK_BYTES as u64 {
+    if blob.size() > MAX_LOCK_BYTES as u64 {
         return Ok(None);
     }
     let mut bytes = Vec::new();

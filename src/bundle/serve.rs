@@ -2,7 +2,6 @@
 //! leaves.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -70,10 +69,7 @@ impl ServedBundles {
     /// What one of them leaves out must be in another.
     pub fn new(bundles: Vec<Bundle>) -> Result<Self, ServeError> {
         check_left_out(&bundles)?;
-        let stamps = bundles
-            .iter()
-            .map(|b| Ok(Stamp::of(&b.file().metadata()?)))
-            .collect::<Result<_, ContentError>>()?;
+        let stamps = bundles.iter().map(|bundle| bundle.media().stamp()).collect();
         let mut repositories = BTreeMap::new();
         for nth in 0..bundles.len() {
             add_images(&mut repositories, nth, &bundles)?;
@@ -218,7 +214,7 @@ impl Content for ServedBundles {
         let Some(nth) = found else { return Ok(None) };
         let bundle = &self.bundles[*nth];
         let Some(place) = bundle.place(digest).or_else(|| bundle.tail_place(digest)) else { return Ok(None) };
-        let blob = Blob { file: Arc::clone(bundle.file()), offset: place.offset, size: place.size };
+        let blob = Blob::new(bundle.media().bytes().slice(place.offset, place.size));
         self.verified.check(digest, self.stamps[*nth], &blob)?;
         Ok(Some(blob))
     }

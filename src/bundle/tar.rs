@@ -8,6 +8,8 @@
 pub(crate) const BLOCK: u64 = 512;
 /// An archive ends with this many zero bytes.
 pub(crate) const END: u64 = 2 * BLOCK;
+/// As many zeros as an archive ends with.
+pub(super) const ZEROS: [u8; 1024] = [0; 1024];
 /// Sizes from here on do not fit the octal field and are written in base 256, as GNU tar, libarchive and Go do.
 const OCTAL_SIZE_LIMIT: u64 = 1 << 33;
 /// The longest path that the name field of a header holds.

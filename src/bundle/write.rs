@@ -1,19 +1,20 @@
 //! Building a bundle: every blob is fetched straight to its place, several at a time, hashed on the way.
 
-use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
-use super::journal::Journal;
+use super::cutting::Cutting;
+use super::journal::Progress;
 use super::plan::{Entry, Plan, PlanError, Tail};
-use super::read::{Bundle, BundleError};
+use super::read::BundleError;
 use super::tar;
-use crate::file;
-use crate::oci::{Descriptor, Digest, Hasher};
+use super::unfinished::{Shape, Unfinished};
+use super::volume::{Blocks, CutError, VolumeSize};
+use crate::file::Span;
+use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 use crate::resolve::{Lock, LockedBlob};
 use crate::trust::{Claim, PrivateKey, Signatures, TrustError};
 
@@ -21,6 +22,9 @@ use crate::trust::{Claim, PrivateKey, Signatures, TrustError};
 const CHUNK: usize = 1024 * 1024;
 /// How often the journal is told how far a blob has come, in bytes.
 const NOTE_EVERY: u64 = 8 * 1024 * 1024;
+
+/// How much of the finished head one thread hashes before it tells of it.
+const HASHED_AT_ONCE: u64 = 16 * 1024 * 1024;
 
 /// An error of whatever blobs are read from.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
@@ -59,6 +63,9 @@ pub enum BuildError {
     /// The lock cannot be laid out.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The bundle cannot be cut into volumes of that size.
+    #[error(transparent)]
+    Cut(#[from] CutError),
     /// A blob could not be fetched.
     #[error("cannot fetch {digest} of {name}: {source}")]
     Fetch {
@@ -97,7 +104,10 @@ pub struct BuildOptions<'a> {
     pub concurrency: usize,
     /// Who signs.
     pub keys: &'a [PrivateKey],
-    /// Is told how many bytes have come, and, when an earlier run is continued, how many were already there.
+    /// The bundle is cut into volumes that are no larger; none for one file.
+    pub volume_size: Option<VolumeSize>,
+    /// Is told how many bytes have come, and, when an earlier run is continued, how many were already there. With volumes it
+    /// is told of all bytes once more while they are hashed.
     pub progress: &'a (dyn Fn(u64) + Sync),
 }
 
@@ -106,16 +116,17 @@ pub struct BuildOptions<'a> {
 pub struct Built {
     /// The bundle index.
     pub index: Descriptor,
-    /// The size of the bundle in bytes.
+    /// The size of its files in bytes.
     pub size: u64,
     /// How many of its bytes an earlier, interrupted run had fetched.
     pub continued: u64,
+    /// The files: the bundle, or its volumes in their order.
+    pub paths: Vec<PathBuf>,
 }
 
 /// Builds the bundle of `lock` from `source`, or goes on where an interrupted run stopped.
 ///
-/// Until it is complete the bundle is called `OUTPUT.partial`. A file that was called `OUTPUT` before is replaced
-/// only then.
+/// Until it is complete each of its files is called `NAME.partial`. A file that had its name before is replaced only then.
 pub async fn build(
     lock: &Lock,
     source: &impl BlobSource,
@@ -123,8 +134,8 @@ pub async fn build(
 ) -> Result<Built, BuildError> {
     let plan = Plan::new(lock, options.mtime)?;
     let tail = signed_tail(lock, &plan, options.keys)?;
-    let size = plan.tail + tail.bytes.len() as u64;
-    let partial = Partial::open(options.output, lock, &plan, size)?;
+    let cutting = options.volume_size.map(|size| Cutting::new(lock, &plan, &tail, size)).transpose()?;
+    let partial = Partial::open(options.output, lock, &plan, &tail, cutting.as_ref())?;
     let mut continued = 0;
     let mut fetches = Vec::new();
     for (nth, (blob, entry)) in lock.blobs.iter().zip(&plan.blobs).enumerate() {
@@ -136,8 +147,54 @@ pub async fn build(
         }
     }
     stream::iter(fetches).buffer_unordered(options.concurrency.max(1)).try_collect::<()>().await?;
-    partial.finish(options.output, &plan, &tail)?;
-    Ok(Built { index: tail.index, size, continued })
+    partial.files.write_all_at(&tail.bytes, plan.tail)?;
+    let mut prefixes = Vec::new();
+    if let Some(cutting) = &cutting {
+        let digests = hash_blocks(&partial.files, cutting.blocks, options).await?;
+        prefixes = cutting.prefixes(&digests, &tail, plan.mtime);
+    }
+    let size = partial.files.size();
+    let paths = joined(tokio::task::spawn_blocking(move || Ok(partial.files.finish(&prefixes))).await);
+    let paths = paths.map_err(|source| BuildError::Io { path: options.output.to_owned(), source })??;
+    Ok(Built { index: tail.index, size, continued, paths })
+}
+
+/// Hashes the blocks of the head, several at a time.
+async fn hash_blocks(
+    files: &Unfinished,
+    blocks: Blocks,
+    options: &BuildOptions<'_>,
+) -> Result<Vec<Digest>, BuildError> {
+    let at_once = blocks.count().min((HASHED_AT_ONCE / blocks.size).max(1));
+    let runs =
+        (0..blocks.count()).step_by(usize::try_from(at_once.max(1)).unwrap_or(usize::MAX)).map(|first| {
+            let end = blocks.count().min(first + at_once);
+            let bytes = files.bytes().clone();
+            async move {
+                let hash = move || (first..end).map(|nth| hash_block(&bytes, blocks, nth)).collect();
+                let digests: Vec<Digest> = joined(tokio::task::spawn_blocking(hash).await)?;
+                (options.progress)((first..end).map(|nth| blocks.place(nth).1).sum());
+                Ok(digests)
+            }
+        });
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.concurrency.clamp(1, processors);
+    let digests: io::Result<Vec<Vec<Digest>>> = stream::iter(runs).buffered(threads).try_collect().await;
+    Ok(digests.map_err(|source| files.failed(source))?.concat())
+}
+
+fn hash_block(bytes: &Span, blocks: Blocks, nth: u64) -> io::Result<Digest> {
+    let (offset, len) = blocks.place(nth);
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let mut buffer = vec![0; usize::try_from(len).map_or(CHUNK, |len| len.min(CHUNK))];
+    let mut done = 0;
+    while done < len {
+        let wanted = usize::try_from(len - done).map_or(buffer.len(), |left| left.min(buffer.len()));
+        bytes.read_exact_at(&mut buffer[..wanted], offset + done)?;
+        hasher.update(&buffer[..wanted]);
+        done += wanted as u64;
+    }
+    Ok(hasher.finish())
 }
 
 fn signed_tail(lock: &Lock, plan: &Plan, keys: &[PrivateKey]) -> Result<Tail, TrustError> {
@@ -158,60 +215,56 @@ struct Start {
 
 /// The unfinished bundle.
 struct Partial {
-    path: PathBuf,
-    journal_path: PathBuf,
-    file: Arc<File>,
-    size: u64,
-    journal: Journal,
-    claims: super::journal::Progress,
+    files: Unfinished,
+    claims: Progress,
 }
 
 impl Partial {
-    /// Opens `OUTPUT.partial` for one builder at a time, reserves the whole size, and writes all headers.
-    fn open(output: &Path, lock: &Lock, plan: &Plan, size: u64) -> Result<Self, BuildError> {
-        let path = with_suffix(output, ".partial");
-        let journal_path = with_suffix(output, ".partial.journal");
-        let io = |source| BuildError::Io { path: path.clone(), source };
-        let file = lock_file(&path, output)?;
-        let identity = format!("dray-journal 1 {} {}", Digest::sha256(&lock.to_json()), plan.mtime);
-        let journal = Journal::open(&journal_path, &identity);
-        let (journal, claims) =
-            journal.map_err(|source| BuildError::Io { path: journal_path.clone(), source })?;
-        let full = |source| write_error(&path, size, source);
-        if claims.is_none() {
-            // What another lock left there must not show through in the padding.
-            file.set_len(0).map_err(io)?;
-        }
-        file::reserve(&file, size).map_err(full)?;
+    /// Opens the unfinished files for one builder at a time, and writes all headers.
+    fn open(
+        output: &Path,
+        lock: &Lock,
+        plan: &Plan,
+        tail: &Tail,
+        cutting: Option<&Cutting>,
+    ) -> Result<Self, BuildError> {
+        let mut identity = format!("dray-journal 1 {} {}", Digest::sha256(&lock.to_json()), plan.mtime);
+        let shape = match cutting {
+            None => Shape::File(plan.tail + tail.bytes.len() as u64),
+            Some(cutting) => {
+                identity = format!("{identity} {}", cutting.set.id);
+                Shape::Volumes(
+                    cutting.volumes().map(|(slice, blocks)| (slice, blocks.end - blocks.start)).collect(),
+                )
+            }
+        };
+        let (files, claims) = Unfinished::open(output, &shape, &identity)?;
         for entry in &plan.blobs {
-            let header = tar::header(&entry.path, entry.size, plan.mtime);
-            file::write_all_at(&file, &header, entry.header).map_err(full)?;
+            files.write_all_at(&tar::header(&entry.path, entry.size, plan.mtime), entry.header)?;
+            let padding = entry.size.next_multiple_of(tar::BLOCK) - entry.size;
+            let padding = usize::try_from(padding).expect("less than a block");
+            files.write_all_at(&tar::ZEROS[..padding], entry.offset + entry.size)?;
         }
-        let claims = claims.unwrap_or_default();
-        Ok(Self { path, journal_path, file: Arc::new(file), size, journal, claims })
-    }
-
-    fn io(&self, source: io::Error) -> BuildError {
-        BuildError::Io { path: self.path.clone(), source }
+        Ok(Self { files, claims })
     }
 
     /// Hashes what an earlier run left of a blob. What does not lead to the blob's digest is fetched again.
     async fn start(&self, nth: usize, blob: &LockedBlob, entry: &Entry) -> Result<Start, BuildError> {
         let fresh = || Hasher::new(blob.digest.algorithm());
-        let claimed = self.claims.get(&nth).copied().unwrap_or(0).min(entry.size);
-        let (file, mut state, offset) = (Arc::clone(&self.file), fresh(), entry.offset);
+        let claimed = self.claims.blobs.get(&nth).copied().unwrap_or(0).min(entry.size);
+        let (bytes, mut state, offset) = (self.files.bytes().clone(), fresh(), entry.offset);
         let job = tokio::task::spawn_blocking(move || {
             let mut buffer = vec![0; CHUNK];
             let mut done = 0;
             while done < claimed {
                 let wanted = usize::try_from(claimed - done).map_or(CHUNK, |left| left.min(CHUNK));
-                file::read_exact_at(&file, &mut buffer[..wanted], offset + done)?;
+                bytes.read_exact_at(&mut buffer[..wanted], offset + done)?;
                 state.update(&buffer[..wanted]);
                 done += wanted as u64;
             }
             Ok(state)
         });
-        let hasher = joined(job.await).map_err(|source| self.io(source))?;
+        let hasher = joined(job.await).map_err(|source| self.files.failed(source))?;
         if claimed < entry.size || entry.size == 0 {
             let complete = entry.size == 0 && hasher.clone().finish() == blob.digest;
             return Ok(Start { offset: claimed, hasher, complete });
@@ -244,7 +297,7 @@ impl Partial {
                 return Ok(());
             }
         }
-        self.note(nth, 0)?;
+        self.files.note(nth, 0)?;
         Err(BuildError::Digest { digest: blob.digest.clone(), name: origin(blob) })
     }
 
@@ -275,7 +328,7 @@ impl Partial {
                 offset += count;
                 progress(count);
                 if offset - noted >= NOTE_EVERY {
-                    self.note(nth, offset)?;
+                    self.files.note(nth, offset)?;
                     noted = offset;
                 }
             }
@@ -285,7 +338,7 @@ impl Partial {
         }
         let good = offset == entry.size && hasher.finish() == blob.digest;
         if good {
-            self.note(nth, offset)?;
+            self.files.note(nth, offset)?;
         }
         Ok(good)
     }
@@ -297,114 +350,15 @@ impl Partial {
         mut bytes: Vec<u8>,
         position: u64,
     ) -> Result<(Hasher, Vec<u8>), BuildError> {
-        let file = Arc::clone(&self.file);
+        let target = self.files.bytes().clone();
         let written = tokio::task::spawn_blocking(move || {
             hasher.update(&bytes);
-            file::write_all_at(&file, &bytes, position)?;
+            target.write_all_at(&bytes, position)?;
             bytes.clear();
             Ok((hasher, bytes))
         });
-        joined(written.await).map_err(|source| write_error(&self.path, self.size, source))
+        joined(written.await).map_err(|source| self.files.failed(source))
     }
-
-    fn note(&self, nth: usize, bytes: u64) -> Result<(), BuildError> {
-        let io = |source| BuildError::Io { path: self.journal_path.clone(), source };
-        self.journal.note(nth, bytes).map_err(io)
-    }
-
-    /// Writes the tail and gives the bundle its name.
-    fn finish(self, output: &Path, plan: &Plan, tail: &Tail) -> Result<(), BuildError> {
-        let io = |source| BuildError::Io { path: self.path.clone(), source };
-        file::write_all_at(&self.file, &tail.bytes, plan.tail).map_err(io)?;
-        self.file.set_len(plan.tail + tail.bytes.len() as u64).map_err(io)?;
-        self.file.sync_all().map_err(io)?;
-        std::fs::rename(&self.path, output).map_err(io)?;
-        file::sync_parent(output).map_err(io)?;
-        match std::fs::remove_file(&self.journal_path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(BuildError::Io { path: self.journal_path, source: error })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Opens the unfinished bundle at `path` for this process alone.
-fn lock_file(path: &Path, output: &Path) -> Result<File, BuildError> {
-    let io = |source| BuildError::Io { path: path.to_owned(), source };
-    loop {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(BuildError::Busy { path: output.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(io(source)),
-        }
-        // Between opening and locking, another builder may have finished the file and given it its final name.
-        if file::is_at(&file, path).map_err(io)? {
-            return Ok(file);
-        }
-    }
-}
-
-fn write_error(path: &Path, needed: u64, source: io::Error) -> BuildError {
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            BuildError::Full { path: path.to_owned(), needed }
-        }
-        _ => BuildError::Io { path: path.to_owned(), source },
-    }
-}
-
-/// Adds the signatures that `make` gives for the bundle at `path`, rewriting its tail only.
-///
-/// The new tail is first kept beside the bundle as `PATH.tail`, so that a run that is killed while it writes is
-/// finished by the next one.
-pub fn sign(
-    path: &Path,
-    make: impl FnOnce(&Claim) -> Result<Signatures, TrustError>,
-) -> Result<Bundle, BuildError> {
-    let sidecar = with_suffix(path, ".tail");
-    finish_signing(path, &sidecar)?;
-    let bundle = Bundle::open(path)?;
-    let signatures = bundle.signatures().cloned().unwrap_or_default().with(make(bundle.claim())?)?;
-    let plan = Plan::new(bundle.lock(), bundle.mtime())?;
-    let tail = Tail::new(bundle.lock(), &plan, Some(&signatures));
-    let io = |source| BuildError::Io { path: sidecar.clone(), source };
-    let mut kept = plan.tail.to_be_bytes().to_vec();
-    kept.extend_from_slice(&tail.bytes);
-    let digest = Digest::sha256(&kept).to_string();
-    kept.extend_from_slice(digest.as_bytes());
-    let unfinished = with_suffix(path, ".tail.new");
-    std::fs::write(&unfinished, &kept).map_err(io)?;
-    File::open(&unfinished).and_then(|file| file.sync_all()).map_err(io)?;
-    std::fs::rename(&unfinished, &sidecar).map_err(io)?;
-    file::sync_parent(&sidecar).map_err(io)?;
-    finish_signing(path, &sidecar)?;
-    Ok(Bundle::open(path)?)
-}
-
-/// Writes the tail that `sidecar` holds into the bundle, if there is a whole one.
-fn finish_signing(path: &Path, sidecar: &Path) -> Result<(), BuildError> {
-    let io = |source| BuildError::Io { path: path.to_owned(), source };
-    let kept = match std::fs::read(sidecar) {
-        Ok(kept) => kept,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(BuildError::Io { path: sidecar.to_owned(), source }),
-    };
-    let digest_len = Digest::sha256(b"").to_string().len();
-    let whole = kept.len().checked_sub(digest_len).map(|at| kept.split_at(at));
-    if let Some((content, digest)) = whole
-        && Digest::sha256(content).to_string().as_bytes() == digest
-        && let Some((position, tail)) = content.split_first_chunk::<8>()
-    {
-        let position = u64::from_be_bytes(*position);
-        let bundle = OpenOptions::new().write(true).open(path).map_err(io)?;
-        file::write_all_at(&bundle, tail, position).map_err(io)?;
-        bundle.set_len(position + tail.len() as u64).map_err(io)?;
-        bundle.sync_all().map_err(io)?;
-    }
-    std::fs::remove_file(sidecar).map_err(io)
 }
 
 /// The result of a blocking task; one that panicked is an error like any other.
@@ -418,10 +372,4 @@ fn origin(blob: &LockedBlob) -> String {
         (None, Some(url)) => url.clone(),
         (None, None) => "nowhere".into(),
     }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

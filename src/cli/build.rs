@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
-use dray::bundle::{self, BlobSource, BuildError, BuildOptions, SourceError};
+use dray::bundle::{self, BlobSource, BuildError, BuildOptions, SourceError, VolumeSize};
 use dray::oci::Descriptor;
 use dray::resolve::LockedBlob;
 use dray::upstream::{BlobStream, Upstream, UpstreamError};
@@ -26,7 +26,7 @@ use super::upstream;
 /// the same command is run again. The same lock always gives the same bytes.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  dray build -f plant.yaml -o plant.tar --key release.key\n  dray build --lock plant.lock -o plant.tar\n  dray build --lock plant.lock -o delta.tar --since site.inv --key release.key"
+    after_help = "Examples:\n  dray build -f plant.yaml -o plant.tar --key release.key\n  dray build --lock plant.lock -o plant.tar\n  dray build --lock plant.lock -o delta.tar --since site.inv --key release.key\n  dray build --lock plant.lock -o plant.tar --key release.key --volume-size dvd"
 )]
 pub(crate) struct Build {
     #[command(flatten)]
@@ -37,6 +37,10 @@ pub(crate) struct Build {
     /// Sign with this private key, made by `dray keygen`; may be repeated
     #[arg(long, value_name = "KEY", value_delimiter = ',')]
     key: Vec<PathBuf>,
+    /// Cut the bundle into volumes that are no larger: 700MB, 4.7GB, 1GiB, or cd, dvd, fat32. OUTPUT x.tar gives
+    /// x.1of3.tar and so on
+    #[arg(long, value_name = "SIZE")]
+    volume_size: Option<VolumeSize>,
     #[command(flatten)]
     since: Since,
     #[command(flatten)]
@@ -51,13 +55,16 @@ impl Build {
         let lock = self.source.lock(context, &self.allowances)?;
         let lock = since::leave_out(context, lock, inventory.as_ref());
         let source = UpstreamBlobs(upstream::connect(&context.global)?);
-        let bar = context.output.bytes_bar("fetching", lock.total_bytes());
+        // The finished volumes are read once more for the digests of their blocks.
+        let passes = if self.volume_size.is_some() { 2 } else { 1 };
+        let bar = context.output.bytes_bar("building", passes * lock.total_bytes());
         let built = runtime::block_on(async {
             let options = BuildOptions {
                 output: &self.output,
                 mtime,
                 concurrency: context.global.concurrency.into(),
                 keys: &keys,
+                volume_size: self.volume_size,
                 progress: &|bytes| bar.inc(bytes),
             };
             Ok(bundle::build(&lock, &source, &options).await?)
@@ -70,6 +77,7 @@ impl Build {
         }
         let value = json!({
             "bundle": self.output,
+            "files": built.paths,
             "digest": built.index.digest,
             "name": lock.name,
             "sequence": lock.sequence,
@@ -90,12 +98,20 @@ impl Build {
             };
             format!(
                 "{}: {} images, {}{continued}{left_out}\n{}",
-                self.output.display(),
+                names(&built.paths),
                 lock.images.len(),
                 human_bytes(built.size),
                 built.index.digest
             )
         })
+    }
+}
+
+/// The file, or the first and the last volume.
+fn names(paths: &[PathBuf]) -> String {
+    match paths {
+        [first, .., last] => format!("{} to {}", first.display(), last.display()),
+        paths => paths.iter().map(|path| path.display().to_string()).collect(),
     }
 }
 
@@ -164,6 +180,7 @@ impl From<BuildError> for CliError {
         match error {
             BuildError::Bundle(error) => error.into(),
             BuildError::Trust(error) => error.into(),
+            BuildError::Cut(error) => Self::usage(error),
             BuildError::Digest { .. } => Self::new(Kind::Verification, error),
             BuildError::Fetch { ref source, .. } => {
                 let upstream = source.downcast_ref::<UpstreamError>();

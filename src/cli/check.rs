@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use dray::bundle::{Bundle, ServedBundles};
+use dray::bundle::ServedBundles;
 use dray::catalog::ReleaseId;
 use dray::oci::Reference;
 use dray::site::check::{
@@ -86,7 +86,7 @@ struct ContentArgs {
     /// What serves the nodes: this store
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// What serves the nodes: this bundle as it is; may be repeated
+    /// What serves the nodes: this bundle as it is, or its volumes; may be repeated
     #[arg(long, value_name = "BUNDLE", num_args = 1..)]
     bundle: Vec<PathBuf>,
     /// What will serve the nodes: the bundle of this lock; may be repeated
@@ -161,7 +161,7 @@ impl ContentArgs {
                 self.lock.iter().map(|path| read_lock(path)).collect::<Result<_, _>>()?,
             ));
         }
-        let bundles = self.bundle.iter().map(|path| Bundle::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let bundles = inputs::bundles(&self.bundle)?;
         let served = ServedBundles::new(bundles).map_err(|error| CliError::new(Kind::Verification, error))?;
         Ok(Source::Content(Arc::new(served)))
     }

@@ -1,10 +1,11 @@
 //! `dray import`
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use dray::bundle::{self, Bundle, ImportError, ImportOptions, ImportRecord};
+use dray::bundle::{self, Bundle, ImportError, ImportOptions, ImportRecord, Media};
 use dray::store::{Store, StoreError};
 
 use super::error::{CliError, Kind};
@@ -18,10 +19,10 @@ use super::runtime::{self, Context};
 /// store that is being served may be imported into.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  dray import plant.tar --store /srv/dray --trust release.pub\n  dray serve --store /srv/dray"
+    after_help = "Example:\n  dray import plant.tar --store /srv/dray --trust release.pub\n  dray serve --store /srv/dray\n  dray import /media/usb --store /srv/dray --trust release.pub --keep-going -o wants.txt"
 )]
 pub(crate) struct Import {
-    /// The bundles
+    /// The bundles: files, all or one of their volumes in any order, or the directory that they are in
     #[arg(value_name = "BUNDLE", required = true)]
     bundles: Vec<PathBuf>,
     /// The store; made if it is not there
@@ -32,6 +33,12 @@ pub(crate) struct Import {
     /// Take a bundle that is older than what the store has; this is recorded
     #[arg(long)]
     allow_rollback: bool,
+    /// Of a damaged bundle import the images that are whole, list the others as `dray wants` does, and end with code 4
+    #[arg(long)]
+    keep_going: bool,
+    /// With --keep-going: write the list here
+    #[arg(short, long, value_name = "FILE", requires = "keep_going")]
+    output: Option<PathBuf>,
     /// Put a copy of each receipt into this directory, to be carried back
     #[arg(long, value_name = "DIR")]
     receipt: Option<PathBuf>,
@@ -45,8 +52,8 @@ impl Import {
         let policy = self.trust.policy(context)?;
         let receipt_key = inputs::private_keys(self.receipt_key.as_slice())?.pop().map(Arc::new);
         let mut records = Vec::new();
-        for path in &self.bundles {
-            let bundle = Bundle::open(path)?;
+        for media in Media::open_all(&self.bundles)? {
+            let bundle = if self.keep_going { open_damaged(media)? } else { Bundle::open_media(media)? };
             let keys = policy.as_ref().map(|policy| bundle.check_signatures(policy)).transpose()?;
             // Made only when there is something that may be imported.
             let store = Store::create(&self.store)?;
@@ -54,6 +61,7 @@ impl Import {
             let progress = Arc::clone(&bar);
             // Threads wait for the disk more than for each other: while one makes its blob durable, others hash.
             let (threads, allow_rollback) = (context.global.concurrency.into(), self.allow_rollback);
+            let keep_going = self.keep_going;
             let (allow_expired, receipt_key) = (self.trust.allow_expired, receipt_key.clone());
             let importing = store.clone();
             let record = runtime::block_on_work(move || {
@@ -61,6 +69,7 @@ impl Import {
                     verified_by: keys.unwrap_or_default(),
                     allow_rollback,
                     allow_expired,
+                    keep_going,
                     receipt_key: receipt_key.as_deref(),
                     threads,
                     now: jiff::Timestamp::now(),
@@ -74,20 +83,56 @@ impl Import {
             }
             records.push(record);
         }
-        context.output.result(&records, || {
-            let line = |record: &ImportRecord| {
-                format!(
-                    "{} {}: {} images; {} blobs copied, {}\n",
-                    record.name,
-                    record.sequence,
-                    record.images,
-                    record.copied_blobs,
-                    human_bytes(record.copied_bytes)
-                )
-            };
-            records.iter().map(line).collect()
-        })
+        let summary: String = records.iter().map(line).collect();
+        let wants = wants(&records);
+        if wants.is_empty() {
+            return context.output.result(&records, || summary);
+        }
+        if let Some(path) = &self.output {
+            write_file(path, wants.as_bytes())?;
+            context.output.result(&records, || summary)?;
+        } else {
+            // The list is what a script redirects.
+            context.output.note(summary.trim_end());
+            context.output.result(&records, || wants)?;
+        }
+        let missing: usize =
+            records.iter().map(|record| record.missing.len() + record.missing_files.len()).sum();
+        let partial =
+            CliError::new(Kind::Incomplete, format!("{missing} images or files are damaged and missing"));
+        Err(partial.hint(
+            "bring a whole copy of the bundle and import it again, or resolve the list as `imageLists`",
+        ))
     }
+}
+
+fn line(record: &ImportRecord) -> String {
+    let partial = if record.is_partial() { ", in part" } else { "" };
+    format!(
+        "{} {}{partial}: {} images; {} blobs copied, {}\n",
+        record.name,
+        record.sequence,
+        record.images,
+        record.copied_blobs,
+        human_bytes(record.copied_bytes)
+    )
+}
+
+/// What was damaged: a list of images, in which files are comments.
+fn wants(records: &[ImportRecord]) -> String {
+    let images: BTreeSet<String> =
+        records.iter().flat_map(|record| &record.missing).map(ToString::to_string).collect();
+    let files: BTreeSet<String> =
+        records.iter().flat_map(|record| &record.missing_files).map(|url| format!("# file {url}")).collect();
+    images.iter().chain(&files).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Opens a bundle of which only the end has to be whole.
+fn open_damaged(media: Media) -> Result<Bundle, CliError> {
+    Bundle::open_damaged(media).map_err(|error| {
+        CliError::from(error)
+            .hint("nothing can be taken out of a bundle without its end: the lock and the signatures")
+    })
 }
 
 /// Copies the receipt of an import, and its signature, as `NUMBER-NAME.json` and `NUMBER-NAME.json.sig`.

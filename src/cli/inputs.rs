@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use dray::bundle::{Bundle, Media};
 use dray::catalog::Catalog;
 use dray::oci::Reference;
 use dray::resolve::{
@@ -168,6 +169,11 @@ pub(crate) fn private_keys(paths: &[PathBuf]) -> Result<Vec<PrivateKey>, CliErro
     paths.iter().map(read).collect()
 }
 
+/// Opens bundles whose files must be there as a whole.
+pub(crate) fn bundles(paths: &[PathBuf]) -> Result<Vec<Bundle>, CliError> {
+    Ok(Media::open_all(paths)?.into_iter().map(Bundle::open_media).collect::<Result<_, _>>()?)
+}
+
 /// Reads public keys: files, or directories of them.
 pub(crate) fn public_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>, CliError> {
     Ok(trust::read_keys(paths)?)
@@ -181,13 +187,7 @@ fn key_error(path: &Path, error: &KeyError) -> CliError {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Trust {
     /// A public key that is trusted, or a directory of them with its policy.yaml; may be repeated
-    #[arg(
-        long = "trust",
-        id = "trust",
-        value_name = "PUB",
-        value_delimiter = ',',
-        required_unless_present = "insecure_skip_verify"
-    )]
+    #[arg(long = "trust", id = "trust", value_name = "PUB", value_delimiter = ',')]
     keys: Vec<PathBuf>,
     /// How many different trusted keys must have signed
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -201,8 +201,17 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
+    /// Whether something is said about whom to trust.
+    pub(crate) fn is_given(&self) -> bool {
+        self.insecure_skip_verify || !self.keys.is_empty()
+    }
+
     /// The policy; none when verification is skipped on request.
     pub(crate) fn policy(&self, context: &Context) -> Result<Option<Policy>, CliError> {
+        if !self.is_given() {
+            return Err(CliError::usage("whose bundles are accepted is not said")
+                .hint("name the public keys of those who release with --trust PUB"));
+        }
         if self.insecure_skip_verify {
             context.output.warn("signatures are not checked (--insecure-skip-verify)");
             return Ok(None);

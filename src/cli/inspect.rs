@@ -22,7 +22,7 @@ use super::runtime::Context;
     after_help = "Examples:\n  dray inspect plant.tar\n  dray inspect plant.tar --images\n  dray inspect plant.tar --trust release.pub --format json"
 )]
 pub(crate) struct Inspect {
-    /// The bundle
+    /// The bundle, one of its volumes, or the directory that they are in
     #[arg(value_name = "BUNDLE")]
     bundle: PathBuf,
     /// Say of each signature whether it is by this public key, or one of this directory; may be repeated
@@ -50,7 +50,7 @@ impl Inspect {
             "images": lock.images.len(),
             "blobs": lock.blobs.len(),
             "bytes": bundle.len(),
-            "volumes": 1,
+            "volumes": bundle.volumes(),
             "requires": lock.requires,
             "proof": lock.proof,
             "allowedMissing": lock.allowed_missing,
@@ -96,6 +96,9 @@ fn summary(bundle: &Bundle, signatures: &[(String, bool)]) -> String {
             ),
         ],
     ];
+    if bundle.volumes() > 1 {
+        rows.push(vec!["volumes".into(), bundle.volumes().to_string()]);
+    }
     if !lock.requires.is_empty() {
         let (blobs, bytes) = (lock.requires.len(), human_bytes(lock.required_bytes()));
         rows.push(vec!["left out".into(), format!("{blobs} blobs, {bytes}, which the site must have")]);

@@ -85,6 +85,7 @@ fn row(record: &ImportRecord) -> Vec<String> {
         (record.verification_skipped, "no verification"),
         (record.rollback, "rollback"),
         (record.expired, "expired"),
+        (record.is_partial(), "partial"),
     ];
     let allowed: Vec<&str> = allowed.iter().filter(|(done, _)| *done).map(|(_, what)| *what).collect();
     vec![

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use dray::bundle::{Bundle, ServeError, ServedBundles};
+use dray::bundle::{ServeError, ServedBundles};
 use dray::registry::{AccessLog, Config, Naming, Server, Tls, Users, Wants};
 use dray::store::{Content, Store};
 use dray::trust;
 use serde::Serialize;
 
 use super::error::{CliError, Kind};
+use super::inputs;
 use super::runtime::{Context, serve, stop_signal};
 
 /// Serve images as a registry
@@ -29,7 +30,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DIR", required_unless_present = "bundle", conflicts_with = "bundle")]
     store: Option<PathBuf>,
 
-    /// Serve this bundle as it is, without importing it; may be repeated, the later one wins where tags are the same
+    /// Serve this bundle, or these volumes, without importing it; may be repeated, the later one wins where tags are
+    /// the same
     #[arg(long, value_name = "BUNDLE", num_args = 1..)]
     bundle: Vec<PathBuf>,
 
@@ -137,7 +139,7 @@ impl Serve {
     }
 
     fn bundles(&self, context: &Context) -> Result<Arc<dyn Content>, CliError> {
-        let bundles = self.bundle.iter().map(|path| Bundle::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let bundles = inputs::bundles(&self.bundle)?;
         if self.trust.is_empty() {
             context
                 .output

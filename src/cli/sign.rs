@@ -14,14 +14,14 @@ use super::runtime::Context;
 
 /// Add a signature to a bundle
 ///
-/// Only the last few kilobytes of the file are rewritten. Signatures that are there stay. A key that never leaves its
+/// Only the last few kilobytes of the file are rewritten, or of the last volume. Signatures that are there stay. A key that never leaves its
 /// device signs in two steps: --payload-out gives the bytes, --signature takes what the device made of them.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  dray sign plant.tar --key second.key\n  dray sign plant.tar --payload-out plant.payload\n  openssl dgst -sha256 -sign hsm.key -out plant.sig plant.payload\n  dray sign plant.tar --signature plant.sig --public-key hsm.pub"
 )]
 pub(crate) struct Sign {
-    /// The bundle
+    /// The bundle, or one of its volumes; the others must lie beside it
     #[arg(value_name = "BUNDLE")]
     bundle: PathBuf,
     #[command(flatten)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use dray::bundle::{Bundle, BundleError};
+use dray::bundle::{Bundle, BundleError, Media, Volume};
 use dray::oci::Digest;
 use dray::resolve::Lock;
 use serde_json::json;
@@ -16,12 +16,15 @@ use super::output::human_bytes;
 use super::runtime::{self, Context};
 
 /// Check a bundle: its signatures, its structure, and every byte
+///
+/// Without --trust volumes are checked one by one, each for itself: whether it is as it was written. By whom can only be
+/// told with all of them and --trust.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  dray verify plant.tar --trust release.pub\n  dray verify plant.tar --trust a.pub --trust b.pub --threshold 2\n  dray verify plant.tar --trust release.pub --rebuild plant.lock"
+    after_help = "Examples:\n  dray verify plant.tar --trust release.pub\n  dray verify plant.tar --trust a.pub --trust b.pub --threshold 2\n  dray verify plant.tar --trust release.pub --rebuild plant.lock\n  dray verify /media/usb --trust release.pub      # all volumes in a directory\n  dray verify plant.2of3.tar                      # one volume alone, without signatures"
 )]
 pub(crate) struct Verify {
-    /// The bundles
+    /// The bundles: files, all or one of their volumes in any order, or the directory that they are in
     #[arg(value_name = "BUNDLE", required = true)]
     bundles: Vec<PathBuf>,
     #[command(flatten)]
@@ -33,11 +36,14 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        if !self.trust.is_given() && self.rebuild.is_none() {
+            return self.volumes_alone(context);
+        }
         let policy = self.trust.policy(context)?;
         let rebuild = self.rebuild.as_deref().map(read_lock).transpose()?;
         let mut verified = Vec::new();
-        for path in &self.bundles {
-            let bundle = Bundle::open(path)?;
+        for media in Media::open_all(&self.bundles)? {
+            let bundle = open(context, media)?;
             let keys = policy.as_ref().map(|policy| bundle.check_signatures(policy)).transpose()?;
             if !self.trust.allow_expired {
                 bundle.check_expiry(jiff::Timestamp::now())?;
@@ -45,7 +51,7 @@ impl Verify {
             if let Some(lock) = &rebuild
                 && !is_made_from(bundle.lock(), lock)
             {
-                let message = format!("{} was not built from this lock", path.display());
+                let message = format!("{} was not built from this lock", bundle.path().display());
                 return Err(CliError::new(Kind::Verification, message)
                     .hint("compare the lock with `dray inspect --format json`"));
             }
@@ -56,13 +62,14 @@ impl Verify {
             runtime::block_on_work(move || Ok(checked.verify_blobs(threads, &|bytes| progress.inc(bytes))?))?;
             bar.finish_and_clear();
             let keys: Vec<String> = keys.unwrap_or_default().iter().map(ToString::to_string).collect();
-            verified.push((path, bundle, keys));
+            verified.push((bundle, keys));
         }
         let value: Vec<_> = verified
             .iter()
-            .map(|(path, bundle, keys)| {
+            .map(|(bundle, keys)| {
                 json!({
-                    "bundle": path,
+                    "bundle": bundle.path(),
+                    "volumes": bundle.volumes(),
                     "digest": bundle.index().digest,
                     "verified": true,
                     "verifiedBy": keys,
@@ -72,7 +79,7 @@ impl Verify {
             })
             .collect();
         context.output.result(&value, || {
-            let line = |(path, bundle, keys): &(&PathBuf, Arc<Bundle>, Vec<String>)| {
+            let line = |(bundle, keys): &(Arc<Bundle>, Vec<String>)| {
                 let signed = match keys.len() {
                     0 => "signatures not checked".to_owned(),
                     _ => format!(
@@ -80,9 +87,13 @@ impl Verify {
                         keys.iter().map(|key| &key[..16]).collect::<Vec<_>>().join(", ")
                     ),
                 };
+                let volumes = match bundle.volumes() {
+                    1 => String::new(),
+                    volumes => format!(" in {volumes} volumes"),
+                };
                 format!(
-                    "{}: good, {signed}; {} blobs, {}\n",
-                    path.display(),
+                    "{}: good, {signed}; {} blobs, {}{volumes}\n",
+                    bundle.path().display(),
                     bundle.lock().blobs.len(),
                     human_bytes(bundle.len())
                 )
@@ -90,6 +101,76 @@ impl Verify {
             verified.iter().map(line).collect()
         })
     }
+}
+
+impl Verify {
+    /// Checks volumes by what they say of themselves.
+    fn volumes_alone(&self, context: &Context) -> Result<(), CliError> {
+        let open = |path: &PathBuf| match Volume::open(path) {
+            Err(BundleError::Malformed { offset: 0, .. }) if Bundle::open(path).is_ok() => {
+                Err(CliError::usage(format!("{} is a bundle: who must have signed it?", path.display()))
+                    .hint("name the public keys of those who release with --trust PUB"))
+            }
+            opened => Ok(opened?),
+        };
+        let volumes = self.bundles.iter().map(open).collect::<Result<Vec<_>, CliError>>()?;
+        for volume in &volumes {
+            check_volume(context, volume)?;
+        }
+        let value: Vec<_> = volumes
+            .iter()
+            .map(|volume| {
+                let (name, sequence, digest) = volume.bundle();
+                json!({
+                    "volume": volume.path(),
+                    "number": volume.number(),
+                    "of": volume.of(),
+                    "name": name,
+                    "sequence": sequence,
+                    "digest": digest,
+                    "intact": true,
+                    "verified": false,
+                })
+            })
+            .collect();
+        context.output.result(&value, || {
+            let line = |volume: &Volume| {
+                let (name, sequence, _) = volume.bundle();
+                format!(
+                    "{}: intact, volume {} of {} of {name} {sequence}, {}\n",
+                    volume.path().display(),
+                    volume.number(),
+                    volume.of(),
+                    human_bytes(volume.len())
+                )
+            };
+            let lines: String = volumes.iter().map(line).collect();
+            lines + "Who made it is not checked: that takes all volumes and --trust.\n"
+        })
+    }
+}
+
+fn check_volume(context: &Context, volume: &Volume) -> Result<(), CliError> {
+    let bar = context.output.bytes_bar("verifying", volume.len());
+    let checked = volume.verify(&|bytes| bar.inc(bytes));
+    bar.finish_and_clear();
+    Ok(checked?)
+}
+
+/// Opens a bundle that may be damaged. Where volumes are missing, those that are there are checked first.
+fn open(context: &Context, media: Media) -> Result<Bundle, CliError> {
+    if media.absent().is_empty() {
+        return Ok(Bundle::open_damaged(media)?);
+    }
+    media.present().try_for_each(|volume| check_volume(context, volume))?;
+    let incomplete = CliError::from(media.incomplete());
+    Err(match Bundle::open_damaged(media) {
+        Ok(bundle) => {
+            let images: Vec<String> = bundle.images_in_absent().iter().map(ToString::to_string).collect();
+            incomplete.hint(format!("without it these images are not whole: {}", images.join(", ")))
+        }
+        Err(_) => incomplete,
+    })
 }
 
 /// Whether `made` is `lock`, or a delta of it.
@@ -100,7 +181,12 @@ fn is_made_from(made: &Lock, lock: &Lock) -> bool {
 
 impl From<BundleError> for CliError {
     fn from(error: BundleError) -> Self {
-        let kind = if error.is_verification() { Kind::Verification } else { Kind::Failed };
+        let kind = match error {
+            _ if error.is_verification() => Kind::Verification,
+            BundleError::Incomplete { .. } => Kind::Incomplete,
+            BundleError::Twice { .. } | BundleError::Several { .. } => Kind::Usage,
+            _ => Kind::Failed,
+        };
         let untrusted = matches!(error, BundleError::Untrusted { .. });
         let error = Self::new(kind, error);
         if untrusted {

@@ -89,7 +89,7 @@ pub(super) fn send(
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
-    let size = blob.size;
+    let size = blob.size();
     let (start, end) = match wanted(&request.headers, digest, size) {
         Wanted::Whole => (0, size),
         Wanted::Part { start, end } => {

@@ -80,13 +80,16 @@ mod linux {
             let Some(stretch) = stretches.front_mut() else {
                 return Poll::Ready(Err(io::Error::other("a place stands for nothing")));
             };
-            let count = most.min(stretch.left);
             let sent = loop {
                 ready!(self.stream.poll_write_ready(context))?;
-                let mut offset = stretch.blob.offset + stretch.position;
+                let Some(part) = stretch.blob.stretch_at(stretch.position)? else {
+                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                };
+                let in_file = usize::try_from(part.left).unwrap_or(usize::MAX);
+                let count = most.min(stretch.left).min(in_file);
+                let mut offset = part.offset;
                 let send = || {
-                    let file = &*stretch.blob.file;
-                    rustix::fs::sendfile(&self.stream, file, Some(&mut offset), count)
+                    rustix::fs::sendfile(&self.stream, part.file, Some(&mut offset), count)
                         .map_err(io::Error::from)
                 };
                 match self.stream.try_io(Interest::WRITABLE, send) {
@@ -175,6 +178,7 @@ mod linux {
         use tokio::net::TcpListener;
 
         use super::*;
+        use crate::file::Span;
 
         async fn pair() -> (Splicing, Splices, TcpStream) {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -183,23 +187,30 @@ mod linux {
             (splicing, splices.unwrap(), client)
         }
 
-        fn blob(bytes: &[u8]) -> Blob {
+        /// A file with `bytes` behind others.
+        fn span(bytes: &[u8]) -> Span {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(b"before").unwrap();
             file.write_all(bytes).unwrap();
-            Blob { file: Arc::new(file), offset: 6, size: bytes.len() as u64 }
+            Span::new(Arc::new(file), 6, bytes.len() as u64)
+        }
+
+        fn blob(bytes: &[u8]) -> Blob {
+            Blob::new(span(bytes))
         }
 
         #[tokio::test]
         async fn places_are_filled_in_their_order() {
             let (mut server, splices, mut client) = pair().await;
             let bytes: Vec<u8> = (0..600_000u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
-            let blob = blob(&bytes);
+            // The middle of the second place lies in another file.
+            let (first, second) = bytes.split_at(400_001);
+            let blob = Blob::new(Span::join([span(first), span(second)]));
             let sender = tokio::spawn(async move {
                 server.write_all(b"head ").await.unwrap();
                 let mut position = 0;
-                while position < blob.size {
-                    let place = splices.push(&blob, position, blob.size - position);
+                while position < blob.size() {
+                    let place = splices.push(&blob, position, blob.size() - position);
                     position += place.len() as u64;
                     server.write_all(&place).await.unwrap();
                 }
@@ -222,9 +233,10 @@ mod linux {
         #[tokio::test]
         async fn a_file_that_was_cut_short_breaks_the_connection_off() {
             let (mut server, splices, _client) = pair().await;
-            let blob = blob(&[1; 5000]);
-            let place = splices.push(&blob, 0, 5000);
-            blob.file.set_len(10).unwrap();
+            let file = Arc::new(tempfile::tempfile().unwrap());
+            file.set_len(5000).unwrap();
+            let place = splices.push(&Blob::in_file(Arc::clone(&file), 0, 5000), 0, 5000);
+            file.set_len(10).unwrap();
             assert_eq!(server.write_all(&place).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::file;
+use crate::file::{Span, Stretch};
 use crate::oci::{Descriptor, Digest, RepositoryName, Tag};
 
 /// Images that can be looked up by name and read by digest.
@@ -26,7 +26,7 @@ pub trait Content: Send + Sync + 'static {
 
     /// The size of the blob `digest` of `name` in bytes. Unlike [`Content::blob`] this may skip reading the blob.
     fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<u64>, ContentError> {
-        Ok(self.blob(name, digest)?.map(|blob| blob.size))
+        Ok(self.blob(name, digest)?.map(|blob| blob.size()))
     }
 
     /// Up to `limit` tags of `name` that sort after `after`, in byte order; none when the repository is unknown.
@@ -90,31 +90,36 @@ pub struct Manifest {
     pub bytes: Bytes,
 }
 
-/// A verified blob: a stretch of an open file.
+/// A verified blob: a stretch of an open file, or of several where a bundle was cut into volumes. Clones are cheap.
 #[derive(Clone, Debug)]
-pub struct Blob {
-    /// The file that the blob lies in.
-    pub file: Arc<File>,
-    /// Where in the file the blob begins.
-    pub offset: u64,
-    /// The size of the blob in bytes.
-    pub size: u64,
-}
+pub struct Blob(Span);
 
 impl Blob {
+    /// The blob of `size` bytes that begins in `file` at `offset`.
+    pub fn in_file(file: Arc<File>, offset: u64, size: u64) -> Self {
+        Self(Span::new(file, offset, size))
+    }
+
+    /// The blob that consists of these bytes.
+    pub(crate) fn new(bytes: Span) -> Self {
+        Self(bytes)
+    }
+
+    /// The size of the blob in bytes.
+    pub fn size(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The open file that has the byte at `position`; none at the end of the blob.
+    pub(crate) fn stretch_at(&self, position: u64) -> io::Result<Option<Stretch<'_>>> {
+        self.0.stretch_at(position)
+    }
+
     /// Reads the blob from `position` on into `buffer` and returns how many bytes that were; 0 at its end.
     ///
-    /// Reads are positional, so that any number of readers can share the file.
+    /// Reads are positional, so that any number of readers can share the files.
     pub fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let left = self.size.saturating_sub(position);
-        let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        if wanted == 0 {
-            return Ok(0);
-        }
-        match file::read_at(&self.file, &mut buffer[..wanted], self.offset + position)? {
-            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than the blob in it")),
-            read => Ok(read),
-        }
+        self.0.read_at(buffer, position)
     }
 }
 

@@ -104,7 +104,7 @@ impl Store {
         };
         let metadata = file.metadata().map_err(|error| named(&path, &error))?;
         let stamp = Stamp::of(&metadata);
-        Ok(Some((Blob { file: Arc::new(file), offset: 0, size: metadata.len() }, stamp)))
+        Ok(Some((Blob::in_file(Arc::new(file), 0, metadata.len()), stamp)))
     }
 
     /// The whole of a manifest's content, verified.

@@ -44,7 +44,7 @@ impl Store {
             // It may have been pruned since.
             let Some((blob, stamp)) = self.open_blob(&digest)? else { continue };
             scrubbed.blobs += 1;
-            scrubbed.bytes += blob.size;
+            scrubbed.bytes += blob.size();
             if !matches(&digest, &blob)? && self.put_aside(&digest, stamp, patience)? {
                 scrubbed.damaged.push(digest);
             }

@@ -179,7 +179,8 @@ async fn build(
     key: &PrivateKey,
 ) -> Result<bundle::Built, CliError> {
     let keys = std::slice::from_ref(key);
-    let options = BuildOptions { output: path, mtime: 0, concurrency: 4, keys, progress: &|_| () };
+    let options =
+        BuildOptions { output: path, mtime: 0, concurrency: 4, keys, volume_size: None, progress: &|_| () };
     Ok(bundle::build(lock, &UpstreamBlobs(reader), &options).await?)
 }
 
@@ -216,6 +217,7 @@ async fn import(bundle: Bundle, store: Store, key: &PrivateKey) -> Result<bundle
             verified_by,
             allow_rollback: false,
             allow_expired: false,
+            keep_going: false,
             receipt_key: None,
             threads: 2,
             now: jiff::Timestamp::now(),

@@ -262,10 +262,10 @@ fn config(
         Ok(None) | Err(ContentError::Damaged(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
-    if blob.size > MAX_MANIFEST_BYTES as u64 {
+    if blob.size() > MAX_MANIFEST_BYTES as u64 {
         return Ok(None);
     }
-    let mut bytes = vec![0; usize::try_from(blob.size).unwrap_or_default()];
+    let mut bytes = vec![0; usize::try_from(blob.size()).unwrap_or_default()];
     let mut done = 0;
     while done < bytes.len() {
         match blob.read_at(&mut bytes[done..], done as u64)? {

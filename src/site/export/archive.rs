@@ -147,7 +147,7 @@ fn copy_blob(
     out: &mut dyn Write,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), ExportError> {
-    let blob = content.blob(name, digest)?.filter(|blob| blob.size == size);
+    let blob = content.blob(name, digest)?.filter(|blob| blob.size() == size);
     // Gone, or another size than its manifest says.
     let blob = blob.ok_or_else(|| ContentError::Damaged(digest.clone()))?;
     let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK))];

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
+mod damage;
+mod volumes;
+
 use super::*;
 use crate::oci::Digest;
 use crate::resolve::lock_tests::sample;
@@ -61,7 +64,17 @@ async fn build_at(
     source: &Source,
     keys: &[PrivateKey],
 ) -> Result<Built, BuildError> {
-    let options = BuildOptions { output, mtime: 0, concurrency: 2, keys, progress: &|_| () };
+    build_in(output, lock, source, keys, None).await
+}
+
+async fn build_in(
+    output: &Path,
+    lock: &Lock,
+    source: &Source,
+    keys: &[PrivateKey],
+    volume_size: Option<VolumeSize>,
+) -> Result<Built, BuildError> {
+    let options = BuildOptions { output, mtime: 0, concurrency: 2, keys, volume_size, progress: &|_| () };
     build(lock, source, &options).await
 }
 
@@ -180,38 +193,6 @@ fn verify(path: &Path, key: &PrivateKey) -> Result<(), BundleError> {
 }
 
 #[test]
-fn every_changed_byte_is_detected() {
-    let dir = tempfile::tempdir().unwrap();
-    let (path, key) = small_bundle(dir.path());
-    verify(&path, &key).unwrap();
-    let good = std::fs::read(&path).unwrap();
-    let damaged = dir.path().join("damaged.tar");
-    for at in 0..good.len() {
-        let mut bytes = good.clone();
-        bytes[at] ^= 0x20;
-        std::fs::write(&damaged, &bytes).unwrap();
-        let error = verify(&damaged, &key).expect_err(&format!("byte {at}"));
-        assert!(error.is_verification(), "byte {at}: {error}");
-    }
-}
-
-#[test]
-fn every_cut_is_detected() {
-    let dir = tempfile::tempdir().unwrap();
-    let (path, key) = small_bundle(dir.path());
-    let good = std::fs::read(&path).unwrap();
-    let damaged = dir.path().join("damaged.tar");
-    for len in (0..good.len()).step_by(61).chain(good.len() - 1100..good.len()) {
-        std::fs::write(&damaged, &good[..len]).unwrap();
-        assert!(verify(&damaged, &key).unwrap_err().is_verification(), "{len} bytes left");
-    }
-    let mut longer = good.clone();
-    longer.extend_from_slice(&[0; 512]);
-    std::fs::write(&damaged, &longer).unwrap();
-    assert!(verify(&damaged, &key).unwrap_err().is_verification());
-}
-
-#[test]
 fn damage_names_the_images_it_hits() {
     let dir = tempfile::tempdir().unwrap();
     let (path, key) = small_bundle(dir.path());
@@ -249,8 +230,9 @@ fn a_signing_that_was_killed_is_finished_by_the_next() {
     sign_by(&path, &bob).unwrap();
     let signed = std::fs::read(&path).unwrap();
     let tail_at = Bundle::open(&path).unwrap().tail().entries[0].header;
-    let mut kept = tail_at.to_be_bytes().to_vec();
-    kept.extend_from_slice(&signed[usize::try_from(tail_at).unwrap()..]);
+    let new_tail = &signed[usize::try_from(tail_at).unwrap()..];
+    let mut kept = [tail_at.to_be_bytes(), (new_tail.len() as u64).to_be_bytes()].concat();
+    kept.extend_from_slice(new_tail);
     let digest = Digest::sha256(&kept).to_string();
     kept.extend_from_slice(digest.as_bytes());
     // Killed in the middle of the tail.
@@ -300,6 +282,7 @@ fn import_release(dir: &Path, store: &crate::store::Store, sequence: u64, releas
         verified_by: std::collections::BTreeSet::new(),
         allow_rollback: false,
         allow_expired: false,
+        keep_going: false,
         receipt_key: None,
         threads: 1,
         now: jiff::Timestamp::UNIX_EPOCH,

@@ -1,0 +1,48 @@
+//! What the volumes of one bundle say of themselves.
+
+use std::ops::Range;
+
+use super::plan::{Plan, Tail};
+use super::volume::{Blocks, CutError, Header, SetName, Slice, TailPlace, VolumeSize, cut};
+use crate::oci::Digest;
+use crate::resolve::Lock;
+
+/// Where a bundle is cut, and what its volumes are called together.
+pub(super) struct Cutting {
+    pub(super) set: SetName,
+    pub(super) blocks: Blocks,
+    slices: Vec<Slice>,
+}
+
+impl Cutting {
+    /// Cuts the bundle of `lock` into volumes that are no larger than `size`.
+    pub(super) fn new(lock: &Lock, plan: &Plan, tail: &Tail, size: VolumeSize) -> Result<Self, CutError> {
+        let blocks = Blocks::new(plan.tail);
+        let slices = cut(blocks, tail.bytes.len() as u64, size)?;
+        let starts = slices.iter().map(|slice| slice.offset);
+        let digest = tail.index.digest.clone();
+        let set = SetName::new(lock.name.clone(), lock.sequence, digest, plan.mtime, starts);
+        Ok(Self { set, blocks, slices })
+    }
+
+    /// The part of the bundle that each volume has, and which blocks.
+    pub(super) fn volumes(&self) -> impl Iterator<Item = (Slice, Range<u64>)> {
+        let starts = self.slices.iter().map(|slice| slice.offset.div_ceil(self.blocks.size));
+        let ends = starts.clone().skip(1).chain([self.blocks.count()]);
+        self.slices.iter().copied().zip(starts.zip(ends).map(|(start, end)| start..end))
+    }
+
+    /// What stands before the parts: `digests` are those of all blocks.
+    pub(super) fn prefixes(&self, digests: &[Digest], tail: &Tail, mtime: u64) -> Vec<Vec<u8>> {
+        let of = u32::try_from(self.slices.len()).expect("no more volumes than there may be");
+        let volumes = (1..).zip(self.volumes()).map(|(number, (slice, blocks))| {
+            let place = |nth: u64| usize::try_from(nth).expect("there are few blocks");
+            let digests = digests[place(blocks.start)..place(blocks.end)].to_vec();
+            let tail = (number == of)
+                .then(|| TailPlace { offset: self.blocks.head, digest: Digest::sha256(&tail.bytes) });
+            Header::new(self.set.clone(), (number, of), slice, self.blocks.size, digests, tail)
+                .to_bytes(mtime)
+        });
+        volumes.collect()
+    }
+}

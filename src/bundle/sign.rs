@@ -1,0 +1,127 @@
+//! Adding signatures to a bundle by rewriting its tail.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::plan::{Plan, Tail};
+use super::read::Bundle;
+use super::tar;
+use super::unfinished::with_suffix;
+use super::volume::{parse_path, volume_path};
+use super::write::BuildError;
+use crate::file;
+use crate::oci::Digest;
+use crate::trust::{Claim, Signatures, TrustError};
+
+/// Adds the signatures that `make` gives for the bundle at `path`, rewriting its tail only. Of volumes, that is in the last.
+///
+/// What is to be written is first kept beside the file as `NAME.tail`, so that a run that is killed while it writes is
+/// finished by the next one.
+pub fn sign(
+    path: &Path,
+    make: impl FnOnce(&Claim) -> Result<Signatures, TrustError>,
+) -> Result<Bundle, BuildError> {
+    finish_signing(&last_volume(path))?;
+    let bundle = Bundle::open(path)?;
+    let signatures = bundle.signatures().cloned().unwrap_or_default().with(make(bundle.claim())?)?;
+    let plan = Plan::new(bundle.lock(), bundle.mtime())?;
+    let tail = Tail::new(bundle.lock(), &plan, Some(&signatures));
+    let (target, patches) = patches(&bundle, &plan, tail);
+    let sidecar = with_suffix(&target, ".tail");
+    let io = |source| BuildError::Io { path: sidecar.clone(), source };
+    let unfinished = with_suffix(&target, ".tail.new");
+    std::fs::write(&unfinished, to_bytes(&patches)).map_err(io)?;
+    File::open(&unfinished).and_then(|file| file.sync_all()).map_err(io)?;
+    std::fs::rename(&unfinished, &sidecar).map_err(io)?;
+    file::sync_parent(&sidecar).map_err(io)?;
+    finish_signing(&target)?;
+    Ok(Bundle::open(path)?)
+}
+
+/// Bytes and where in a file they belong.
+type Patch = (u64, Vec<u8>);
+
+/// Which file gets the tail, and what is written to it. It ends with the last patch.
+fn patches(bundle: &Bundle, plan: &Plan, mut tail: Tail) -> (PathBuf, Vec<Patch>) {
+    let Some(volume) = bundle.media().last_volume() else {
+        return (bundle.path().to_owned(), vec![(plan.tail, tail.bytes)]);
+    };
+    let header = volume.header().with_tail(plan.tail, &tail.bytes);
+    let position = header.prefix_len() + header.head_len();
+    tail.bytes.extend(tar::ZEROS);
+    (volume.path().to_owned(), vec![(0, header.to_bytes(volume.mtime())), (position, tail.bytes)])
+}
+
+/// The file that has the tail of the bundle at `path`, by its name.
+fn last_volume(path: &Path) -> PathBuf {
+    parse_path(path).map_or_else(|| path.to_owned(), |(output, _, of)| volume_path(&output, of, of))
+}
+
+/// Patches as they are kept: position, length and bytes of each, and the digest of all that.
+fn to_bytes(patches: &[Patch]) -> Vec<u8> {
+    let mut kept = Vec::new();
+    for (position, bytes) in patches {
+        kept.extend(position.to_be_bytes());
+        kept.extend((bytes.len() as u64).to_be_bytes());
+        kept.extend(bytes);
+    }
+    let digest = Digest::sha256(&kept).to_string();
+    kept.extend(digest.as_bytes());
+    kept
+}
+
+/// Reads what [`to_bytes`] wrote; none when it is not whole.
+fn parse(kept: &[u8]) -> Option<Vec<(u64, &[u8])>> {
+    let digest_len = Digest::sha256(b"").to_string().len();
+    let (mut rest, digest) = kept.split_at(kept.len().checked_sub(digest_len)?);
+    if Digest::sha256(rest).to_string().as_bytes() != digest {
+        return None;
+    }
+    let mut patches = Vec::new();
+    while let Some((position, more)) = rest.split_first_chunk::<8>() {
+        let (len, more) = more.split_first_chunk::<8>()?;
+        let (bytes, more) = more.split_at_checked(usize::try_from(u64::from_be_bytes(*len)).ok()?)?;
+        patches.push((u64::from_be_bytes(*position), bytes));
+        rest = more;
+    }
+    rest.is_empty().then_some(patches)
+}
+
+/// Writes what is kept beside `target` into it, if there is something whole.
+fn finish_signing(target: &Path) -> Result<(), BuildError> {
+    let sidecar = with_suffix(target, ".tail");
+    let io = |source| BuildError::Io { path: target.to_owned(), source };
+    let kept = match std::fs::read(&sidecar) {
+        Ok(kept) => kept,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(BuildError::Io { path: sidecar, source }),
+    };
+    if let Some(patches) = parse(&kept) {
+        let file = OpenOptions::new().write(true).open(target).map_err(io)?;
+        let mut end = 0;
+        for (position, bytes) in patches {
+            file::write_all_at(&file, bytes, position).map_err(io)?;
+            end = position + bytes.len() as u64;
+        }
+        file.set_len(end).map_err(io)?;
+        file.sync_all().map_err(io)?;
+    }
+    std::fs::remove_file(&sidecar).map_err(io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_whole_is_read_back() {
+        let patches = vec![(0, b"head".to_vec()), (1 << 40, Vec::new())];
+        let kept = to_bytes(&patches);
+        let read: Vec<Patch> = parse(&kept).unwrap().into_iter().map(|(at, b)| (at, b.to_vec())).collect();
+        assert_eq!(read, patches);
+        for cut in 0..kept.len() {
+            assert_eq!(parse(&kept[..cut]), None, "{cut}");
+        }
+    }
+}
