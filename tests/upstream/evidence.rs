@@ -93,6 +93,7 @@ async fn from_a_registry_without_the_referrers_api_to_a_site_with_it() {
         verified_by: [].into(),
         allow_rollback: false,
         allow_expired: false,
+        keep_going: false,
         receipt_key: None,
         threads: 1,
         now: Timestamp::UNIX_EPOCH,
@@ -107,7 +108,7 @@ async fn from_a_registry_without_the_referrers_api_to_a_site_with_it() {
         let found = content.resolve(&name, &tag).unwrap().unwrap();
         assert_eq!(json!(found.digest), signature["digest"]);
         let blob = content.blob(&name, &Digest::sha256(b"signature")).unwrap().unwrap();
-        assert_eq!(blob.size, 9);
+        assert_eq!(blob.size(), 9);
         let referrers = content.referrers(&name, &subject).unwrap();
         assert_eq!(json!(referrers[0].digest), sbom["digest"]);
         assert_eq!(referrers[0].artifact_type.as_deref(), Some("application/spdx+json"));

@@ -167,6 +167,7 @@ async fn a_bundle_of_files() {
         verified_by: [].into(),
         allow_rollback: false,
         allow_expired: false,
+        keep_going: false,
         receipt_key: None,
         threads: 1,
         now: Timestamp::UNIX_EPOCH,
@@ -178,7 +179,7 @@ async fn a_bundle_of_files() {
         let file = content.files("a").unwrap().pop().unwrap();
         assert_eq!((file.host.as_str(), &file.digest), ("example.org", &good[0].1));
         let blob = content.blob(&file.repository, &file.digest).unwrap().unwrap();
-        assert_eq!((blob.size, file.size), (LENGTH as u64, LENGTH as u64));
+        assert_eq!((blob.size(), file.size), (LENGTH as u64, LENGTH as u64));
         assert!(content.files("c").unwrap().is_empty());
     }
 
