@@ -16,6 +16,26 @@ pub(crate) fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Resu
     return std::os::windows::fs::FileExt::seek_read(file, buffer, position);
 }
 
+/// Like [`read_at`], but only what is in memory: none where the disk would have to be waited for, and where there is no
+/// telling.
+pub(crate) fn read_at_once(file: &File, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let mut buffers = [io::IoSliceMut::new(buffer)];
+        match preadv2(file, &mut buffers, position, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(Some(read)),
+            Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, buffer, position);
+        Ok(None)
+    }
+}
+
 /// Fills `buffer` from `position` on; an early end of the file is an error.
 pub(crate) fn read_exact_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<()> {
     match read_up_to_at(file, buffer, position)? {

@@ -13,6 +13,8 @@ mod manifests;
 mod names;
 #[path = "registry/pull.rs"]
 mod pull;
+#[path = "registry/scale.rs"]
+mod scale;
 #[path = "registry/server.rs"]
 mod server;
 #[path = "registry/site.rs"]

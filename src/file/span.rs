@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::read_at;
+use super::{read_at, read_at_once};
 
 /// A run of bytes: a stretch of an open file, or several stretches one after another. Clones are cheap.
 #[derive(Clone, Debug)]
@@ -31,6 +31,14 @@ pub(crate) struct Stretch<'a> {
     pub(crate) file: &'a File,
     pub(crate) offset: u64,
     pub(crate) left: u64,
+}
+
+impl Stretch<'_> {
+    /// As much of `buffer` as the stretch has bytes for.
+    fn fitting<'b>(&self, buffer: &'b mut [u8]) -> &'b mut [u8] {
+        let wanted = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        &mut buffer[..wanted]
+    }
 }
 
 impl Span {
@@ -92,14 +100,22 @@ impl Span {
     /// Reads up to `buffer.len()` bytes at `position`; 0 at the end. A file that is shorter than its piece is an error.
     pub(crate) fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let Some(stretch) = self.stretch_at(position)? else { return Ok(0) };
-        let wanted = usize::try_from(stretch.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        if wanted == 0 {
+        let wanted = stretch.fitting(buffer);
+        if wanted.is_empty() {
             return Ok(0);
         }
-        match read_at(stretch.file, &mut buffer[..wanted], stretch.offset)? {
+        match read_at(stretch.file, wanted, stretch.offset)? {
             0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it should be")),
             read => Ok(read),
         }
+    }
+
+    /// Like [`Span::read_at`], but only what is in memory: none where the disk would have to be waited for, where there is
+    /// no telling, and where [`Span::read_at`] has an error to tell.
+    pub(crate) fn read_at_once(&self, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>> {
+        let Some(stretch) = self.stretch_at(position)? else { return Ok(Some(0)) };
+        let read = read_at_once(stretch.file, stretch.fitting(buffer), stretch.offset)?;
+        Ok(read.filter(|read| *read > 0))
     }
 
     /// Fills `buffer` from `position` on; an early end is an error.

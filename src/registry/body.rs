@@ -13,9 +13,11 @@ use crate::store::Blob;
 use super::access::Ending;
 use super::splice::Splices;
 
-/// How much of a blob is read at once. Smaller pieces cost more calls, larger ones only memory: two of them are held for
-/// each transfer.
-const PIECE: usize = 256 * 1024;
+/// How much of a blob is read at a time where it is in memory. What TLS takes at once is no more.
+const PIECE: usize = 64 * 1024;
+/// How much is read at a time where the disk has to be waited for, which takes another thread each time. Two such pieces
+/// are held for each transfer.
+const DISK_PIECE: usize = 256 * 1024;
 
 /// The body of a response.
 #[derive(Debug)]
@@ -73,7 +75,8 @@ impl From<Bytes> for Body {
     }
 }
 
-/// Reads a stretch of a blob on threads for blocking work, one piece ahead of what is being sent.
+/// Reads a stretch of a blob: what is in memory at once, the rest on threads for blocking work, one piece ahead of what is
+/// being sent.
 #[derive(Debug)]
 pub(super) struct BlobReader {
     blob: Blob,
@@ -89,19 +92,29 @@ impl BlobReader {
         self.end - self.position
     }
 
-    /// Starts to read the next piece, if there is one.
-    fn start(&mut self) {
-        if self.left() == 0 {
-            return;
-        }
-        let length = usize::try_from(self.left()).map_or(PIECE, |left| left.min(PIECE));
-        let (blob, position) = (self.blob.clone(), self.position);
-        self.reading = Some(tokio::task::spawn_blocking(move || {
+    /// How long the next piece is, if none is longer than `most`.
+    fn next(&self, most: usize) -> usize {
+        usize::try_from(self.left()).map_or(most, |left| left.min(most))
+    }
+
+    /// The next piece, if it is in memory.
+    fn at_once(&mut self) -> io::Result<Option<Bytes>> {
+        let mut piece = vec![0; self.next(PIECE)];
+        let Some(read) = self.blob.read_at_once(&mut piece, self.position)? else { return Ok(None) };
+        piece.truncate(read);
+        self.position += read as u64;
+        Ok(Some(Bytes::from(piece)))
+    }
+
+    /// Starts to read the next piece from the disk.
+    fn start(&self) -> JoinHandle<io::Result<Bytes>> {
+        let (blob, position, length) = (self.blob.clone(), self.position, self.next(DISK_PIECE));
+        tokio::task::spawn_blocking(move || {
             let mut piece = vec![0; length];
             let read = blob.read_at(&mut piece, position)?;
             piece.truncate(read);
             Ok(Bytes::from(piece))
-        }));
+        })
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
@@ -111,25 +124,33 @@ impl BlobReader {
             self.position += place.as_ref().map_or(0, |place| place.len() as u64);
             return Poll::Ready(place.map(Ok));
         }
-        if self.reading.is_none() {
-            self.start();
+        if self.left() == 0 {
+            return Poll::Ready(None);
         }
-        let Some(reading) = &mut self.reading else { return Poll::Ready(None) };
-        let result = ready!(Pin::new(reading).poll(context));
-        self.reading = None;
-        Poll::Ready(Some(match result.map_err(io::Error::other).flatten() {
-            Ok(piece) if piece.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(piece) => {
-                self.position += piece.len() as u64;
-                self.start();
-                Ok(piece)
-            }
-            Err(error) => {
-                // The status line has gone out; all that is left is to break the connection off.
-                tracing::error!("cannot read a blob while sending it: {error}");
-                Err(error)
-            }
-        }))
+        let at_once = if self.reading.is_none() { self.at_once().transpose() } else { None };
+        let result = match at_once {
+            Some(result) => result,
+            None => ready!(self.poll_disk(context)),
+        };
+        Poll::Ready(Some(result.inspect_err(|error| {
+            // The status line has gone out; all that is left is to break the connection off.
+            tracing::error!("cannot read a blob while sending it: {error}");
+        })))
+    }
+
+    /// The next piece, from the disk.
+    fn poll_disk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let mut reading = self.reading.take().unwrap_or_else(|| self.start());
+        let Poll::Ready(result) = Pin::new(&mut reading).poll(context) else {
+            self.reading = Some(reading);
+            return Poll::Pending;
+        };
+        let piece = result.map_err(io::Error::other).flatten()?;
+        self.position += piece.len() as u64;
+        if self.left() > 0 {
+            self.reading = Some(self.start());
+        }
+        Poll::Ready(Ok(piece))
     }
 }
 
@@ -156,7 +177,7 @@ impl hyper::body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Bytes(bytes) => bytes.is_empty(),
-            Kind::Blob(reader) => reader.left() == 0 && reader.reading.is_none(),
+            Kind::Blob(reader) => reader.left() == 0,
         }
     }
 
@@ -164,6 +185,38 @@ impl hyper::body::Body for Body {
         match &self.kind {
             Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Blob(reader) => SizeHint::with_exact(reader.left()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write as _;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn memory_and_disk_give_the_same_bytes() {
+        let bytes: Vec<u8> = (0..700_000u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let blob = Blob::in_file(Arc::new(file), 0, bytes.len() as u64);
+        for waiting in [false, true] {
+            let (blob, position, end) = (blob.clone(), 5, 690_000);
+            let mut reader = BlobReader { blob, position, end, reading: None, splices: None };
+            let mut read = Vec::new();
+            while reader.left() > 0 {
+                let piece = if waiting {
+                    poll_fn(|context| reader.poll_disk(context)).await
+                } else {
+                    poll_fn(|context| reader.poll(context)).await.unwrap()
+                };
+                read.extend_from_slice(&piece.unwrap());
+            }
+            assert!(read == bytes[5..690_000]);
+            assert!(poll_fn(|context| reader.poll(context)).await.is_none());
         }
     }
 }

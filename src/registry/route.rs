@@ -140,18 +140,27 @@ impl Service {
         body: Incoming,
     ) -> Result<Response<Body>, ApiError> {
         match (&endpoint, &self.uploads) {
-            _ if !request.is_read() => return self.change(request, endpoint, body).await,
+            // Boxed, so that reads, of which there are more, need not move what only changes need.
+            _ if !request.is_read() => return Box::pin(self.change(request, endpoint, body)).await,
             (Endpoint::Upload(name, id), Some(uploads)) => return uploads.status(name, id).await,
             _ => {}
         }
-        // A few small files of which the name is known are read quicker than another thread is woken.
-        let at_once = match &endpoint {
-            Endpoint::Version => true,
-            Endpoint::Manifest(name, _) => self.naming.candidates(request.asked(name)).paths.is_empty(),
-            _ => false,
-        };
-        if at_once {
-            return self.read(&request, &endpoint);
+        match &endpoint {
+            Endpoint::Version => return self.read(&request, &endpoint),
+            // A few small files of which the name is known are read quicker than another thread is woken.
+            Endpoint::Manifest(name, reference) => {
+                let Candidates { names, paths } = self.naming.candidates(request.asked(name));
+                let candidates = Candidates { names, paths: Vec::new() };
+                let lookup = Lookup { content: &*self.content, candidates: &candidates };
+                match pull::manifest(&request, &lookup, reference) {
+                    // It may be under any host, which takes a look through all repositories.
+                    Err(error) if error.status() == StatusCode::NOT_FOUND && !paths.is_empty() => {}
+                    found => {
+                        return found.inspect_err(|error| self.note_miss(&request, name, reference, error));
+                    }
+                }
+            }
+            _ => {}
         }
         let service = self.clone();
         // What is looked up comes from the disk, which may take its time.

@@ -121,6 +121,11 @@ impl Blob {
     pub fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         self.0.read_at(buffer, position)
     }
+
+    /// Like [`Blob::read_at`], but never waits for a disk: none when it would have to, or when the system cannot tell.
+    pub fn read_at_once(&self, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>> {
+        self.0.read_at_once(buffer, position)
+    }
 }
 
 /// Why content cannot be read, although it may be there.

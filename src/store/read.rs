@@ -20,6 +20,9 @@ use super::{Blob, Content, ContentError, HostedFile, ImportEntry, Manifest, Stor
 /// The largest small file: a referrer's descriptor carries the annotations of its manifest.
 pub(super) const MAX_RECORD: u64 = 2 * MAX_MANIFEST_BYTES as u64;
 
+/// What most small files fit into. One is read in two calls then, instead of many that start small.
+const USUAL: usize = 4096;
+
 /// What the store keeps about a manifest of a repository.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -38,7 +41,7 @@ pub(super) fn bounded(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(_) => fs::File::open(path)?.into_file(),
     };
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USUAL);
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| named(path, &error))?;
     if bytes.len() as u64 > limit {
         return Err(named(path, &io::Error::new(io::ErrorKind::FileTooLarge, "larger than it can be")));
