@@ -5,6 +5,10 @@
 
 mod support;
 
+mod bad_input {
+    mod crash;
+}
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Seek, SeekFrom, Write},

@@ -54,6 +54,11 @@ pub(super) struct Staged {
 }
 
 impl Staged {
+    /// The name that the file will get.
+    pub(super) fn destination(&self) -> &PathBuf {
+        &self.destination
+    }
+
     /// Makes the bytes durable; the name comes later.
     pub(super) fn sync(&self) -> io::Result<()> {
         sync_file(&self.file)

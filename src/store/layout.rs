@@ -5,12 +5,13 @@
 //! blobs/<algorithm>/<first two hex>/<hex>           content, manifests included; immutable
 //! repositories/<name>/tags/<tag>.json               descriptor of what the tag points at
 //! repositories/<name>/manifests/<algorithm>-<hex>.json              media type, size, subject
-//! repositories/<name>/blobs/<algorithm>-<hex>       this repository has the blob; one byte long when a push counts on it
+//! repositories/<name>/blobs/<algorithm>-<hex>       empty: this repository has the blob
 //! repositories/<name>/referrers/<algorithm>-<hex of the subject>/<algorithm>-<hex>.json   descriptor
 //! files/<path>/<host>.json                          plain file with that address upstream: repository, digest, size
 //! imports/<number>.json                             what was imported, oldest first; each names the one before by digest
 //! imports/<number>.sig                              its signature in DER, where the site signs receipts
 //! publish.json                                      tags in the middle of being published together
+//! batch.json                                        files in the middle of being added, before that
 //! wants.json                                        what was asked for in vain, kept by the registry
 //! lock, lock.holder                                 one writer at a time, and who that is
 //! damaged/<algorithm>-<hex>                         content that a scrub found damaged
@@ -62,6 +63,10 @@ impl Layout {
 
     pub(super) fn publication(&self) -> PathBuf {
         self.root.join("publish.json")
+    }
+
+    pub(super) fn batch(&self) -> PathBuf {
+        self.root.join("batch.json")
     }
 
     pub(super) fn temporary(&self) -> PathBuf {

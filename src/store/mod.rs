@@ -14,6 +14,7 @@ mod read;
 mod remove;
 mod scrub;
 mod sweep;
+mod undo;
 mod upload;
 mod verify;
 mod write;
@@ -94,19 +95,6 @@ pub enum StoreError {
     /// The disk, or the permissions on it. The message names the file.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-}
-
-impl StoreError {
-    /// Whether there is no room left on the disk.
-    pub fn is_storage_full(&self) -> bool {
-        let full = |error: &std::io::Error| {
-            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-        };
-        match self {
-            Self::Io(error) | Self::Content(ContentError::Io(error)) => full(error),
-            _ => false,
-        }
-    }
 }
 
 /// A store. Clones are cheap and mean the same store.

@@ -17,7 +17,7 @@ use crate::oci::{Descriptor, RepositoryName, Tag};
 use super::durable::{Dirty, Staged, remove, stage, sync_file, write_json};
 use super::layout::Layout;
 use super::verify::Stamp;
-use super::{ContentError, ImportEntry, StoreError, read};
+use super::{ContentError, ImportEntry, StoreError, read, undo};
 
 /// The largest set: several hundred thousand tags.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
@@ -50,7 +50,7 @@ impl Publication {
         self.tags.get(name).into_iter().flatten().map(|(tag, target)| (tag, target.is_some()))
     }
 
-    fn is_single(&self) -> bool {
+    pub(super) fn is_single(&self) -> bool {
         self.import.is_none() && self.tags.values().map(BTreeMap::len).sum::<usize>() <= 1
     }
 
@@ -65,6 +65,7 @@ impl Publication {
 
     /// Brings the tag files in line with a set that is visible already.
     pub(super) fn finish(&self, layout: &Layout) -> Result<(), StoreError> {
+        undo::forget(layout)?;
         self.apply(layout)?;
         let mut dirty = Dirty::default();
         remove(&layout.publication(), &mut dirty)?;

@@ -15,7 +15,7 @@ use super::new_file::NewFile;
 use super::publication::Publication;
 use super::read::{self, ManifestRecord};
 use super::verify::Stamp;
-use super::{HostedFile, ImportEntry, Store, StoreError, Writer};
+use super::{HostedFile, ImportEntry, Store, StoreError, Writer, undo};
 
 impl Writer {
     /// The store that is being written.
@@ -46,16 +46,6 @@ impl Writer {
         }
     }
 
-    /// Makes the blob `digest`, which is in the store, a blob of the repository `name`, claimed for a push that will name it
-    /// in a manifest. It is durable when this returns.
-    pub fn add_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<(), StoreError> {
-        let mut batch = self.batch();
-        batch.link_blob(name, digest)?;
-        batch.commit()?;
-        self.store.claim_blob(name, digest)?;
-        Ok(())
-    }
-
     /// Makes every blob that was committed so far durable.
     pub fn sync(&self) -> Result<(), StoreError> {
         let mut dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
@@ -70,10 +60,10 @@ impl Writer {
         for file in fs::read_dir(layout.temporary())? {
             fs::remove_file(file?.path())?;
         }
-        if let Some(publication) = self.store.0.publication.current(layout)? {
-            publication.finish(layout)?;
+        match self.store.0.publication.current(layout)? {
+            Some(publication) => publication.finish(layout),
+            None => undo::undo(layout),
         }
-        Ok(())
     }
 
     pub(super) fn note_dirty(&self, dirty: Dirty) {
@@ -238,16 +228,22 @@ impl Batch<'_> {
         for staged in &self.staged {
             staged.sync()?;
         }
+        let links: Vec<PathBuf> =
+            self.links.iter().map(|(repository, digest)| repository.blob(digest)).collect();
+        if !self.publication.is_single() {
+            let files = self.staged.iter().map(Staged::destination).chain(&links);
+            undo::begin(self.writer.store.layout(), files)?;
+        }
         let mut dirty = Dirty::default();
+        // First the blobs and then the manifests that name them, which can be asked for by their digests from here on.
+        for path in &links {
+            if !path.try_exists()? {
+                dirty.create_parent(path)?;
+                fs::File::create(path)?;
+            }
+        }
         for staged in self.staged {
             staged.place(&mut dirty)?;
-        }
-        for (repository, digest) in &self.links {
-            let path = repository.blob(digest);
-            if !path.try_exists()? {
-                dirty.create_parent(&path)?;
-                fs::File::create(&path)?;
-            }
         }
         self.writer.note_dirty(dirty);
         self.writer.sync()?;
