@@ -17,3 +17,12 @@ pub mod site;
 pub mod store;
 pub mod trust;
 pub mod upstream;
+
+// The fuzz targets name this crate as others do.
+#[cfg(test)]
+extern crate self as dray;
+#[cfg(test)]
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;
+#[cfg(test)]
+mod fuzz_tests;

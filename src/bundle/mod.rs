@@ -12,7 +12,6 @@ mod inventory;
 mod journal;
 mod media;
 mod plan;
-mod push;
 mod read;
 mod retain;
 mod serve;
@@ -27,13 +26,23 @@ pub use import::{ImportError, ImportOptions, ImportRecord, import};
 pub use inventory::{Inventory, InventoryError, MAX_INVENTORY_BYTES};
 pub use media::{Absent, Media, Why};
 pub use plan::{BUNDLE_TYPE, Entry, FILE_TYPE, LOCK_TYPE, Plan, PlanError, Tail};
-pub use push::{Destination, PushError, Pushed, PushedImage, bytes_to_push, push};
 pub use read::{Bundle, BundleError, Place};
 pub use retain::{Keep, RetainError, Retention, imported_releases, let_go, plan_retention};
 pub use serve::{ServeError, ServedBundles};
 pub use sign::sign;
 pub use volume::{CutError, ParseVolumeSizeError, Volume, VolumeSize};
 pub use write::{BlobSource, BuildError, BuildOptions, Built, SourceError, build};
+
+/// What the fuzz targets reach and programs do not.
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Reads the header at the start of `bytes`: the path, the size of the content, and the length of the header.
+    pub fn tar_header(bytes: &[u8]) -> Result<Option<(String, u64, u64)>, &'static str> {
+        let header = super::tar::parse(&bytes[..bytes.len().min(1536)])?;
+        Ok(header.map(|header| (header.path, header.size, header.len)))
+    }
+}
 
 #[cfg(test)]
 mod tests;

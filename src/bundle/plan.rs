@@ -207,8 +207,7 @@ fn with_role(descriptor: &Descriptor, role: &str) -> Descriptor {
 /// A file as the layer of its artifact, titled so that `oras pull` restores its name.
 fn file_layer(file: &LockedFile) -> Descriptor {
     let mut layer = Descriptor::new("application/octet-stream", file.digest.clone(), file.size);
-    let name = file.url.rsplit('/').next().unwrap_or(&file.url);
-    layer.annotations.insert(TITLE.into(), name.to_owned());
+    layer.annotations.extend(file.name().map(|name| (TITLE.to_owned(), name)));
     layer.annotations.insert(SOURCE.into(), file.url.clone());
     layer
 }

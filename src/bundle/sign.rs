@@ -1,7 +1,7 @@
 //! Adding signatures to a bundle by rewriting its tail.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::plan::{Plan, Tail};
@@ -14,6 +14,9 @@ use crate::file;
 use crate::oci::Digest;
 use crate::trust::{Claim, Signatures, TrustError};
 
+/// The most that is read back: the lock, the bundle index and `index.json`, none of which has more than a quarter of it.
+const MAX_SIDECAR_BYTES: u64 = 256 * 1024 * 1024;
+
 /// Adds the signatures that `make` gives for the bundle at `path`, rewriting its tail only. Of volumes, that is in the last.
 ///
 /// What is to be written is first kept beside the file as `NAME.tail`, so that a run that is killed while it writes is
@@ -22,8 +25,7 @@ pub fn sign(
     path: &Path,
     make: impl FnOnce(&Claim) -> Result<Signatures, TrustError>,
 ) -> Result<Bundle, BuildError> {
-    finish_signing(&last_volume(path))?;
-    let bundle = Bundle::open(path)?;
+    let bundle = open_to_sign(path)?;
     let signatures = bundle.signatures().cloned().unwrap_or_default().with(make(bundle.claim())?)?;
     let plan = Plan::new(bundle.lock(), bundle.mtime())?;
     let tail = Tail::new(bundle.lock(), &plan, Some(&signatures));
@@ -37,6 +39,21 @@ pub fn sign(
     file::sync_parent(&sidecar).map_err(io)?;
     finish_signing(&target)?;
     Ok(Bundle::open(path)?)
+}
+
+/// Opens the bundle at `path`, after finishing a signing that was killed while it wrote the tail.
+///
+/// A bundle that can be opened has a whole tail, and whoever signs may have looked at it: then what lies beside it counts
+/// for nothing, since a run that was killed before it wrote may have left it there, and so may anybody else.
+fn open_to_sign(path: &Path) -> Result<Bundle, BuildError> {
+    let target = last_volume(path);
+    match Bundle::open(path) {
+        Err(error) if error.is_verification() && with_suffix(&target, ".tail").exists() => {
+            finish_signing(&target)?;
+            Ok(Bundle::open(path)?)
+        }
+        opened => Ok(opened?),
+    }
 }
 
 /// Bytes and where in a file they belong.
@@ -92,12 +109,13 @@ fn parse(kept: &[u8]) -> Option<Vec<(u64, &[u8])>> {
 fn finish_signing(target: &Path) -> Result<(), BuildError> {
     let sidecar = with_suffix(target, ".tail");
     let io = |source| BuildError::Io { path: target.to_owned(), source };
-    let kept = match std::fs::read(&sidecar) {
-        Ok(kept) => kept,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(BuildError::Io { path: sidecar, source }),
-    };
-    if let Some(patches) = parse(&kept) {
+    let mut kept = Vec::new();
+    File::open(&sidecar)
+        .and_then(|file| file.take(MAX_SIDECAR_BYTES).read_to_end(&mut kept))
+        .map_err(|source| BuildError::Io { path: sidecar.clone(), source })?;
+    let len = std::fs::metadata(target).map_err(io)?.len();
+    // A tail follows the head, and never lies beyond the end.
+    if let Some(patches) = parse(&kept).filter(|patches| patches.iter().all(|(at, _)| *at <= len)) {
         let file = OpenOptions::new().write(true).open(target).map_err(io)?;
         let mut end = 0;
         for (position, bytes) in patches {

@@ -103,14 +103,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Header>, &'static str> {
         let path = std::str::from_utf8(record)
             .ok()
             .and_then(|record| record.split_once("path=")?.1.strip_suffix('\n'))
-            .filter(|path| path.is_ascii() && (NAME_LEN + 1..=200).contains(&path.len()))
+            .filter(|path| is_plain(path) && (NAME_LEN + 1..=200).contains(&path.len()))
             .ok_or("an extended header of no use here")?;
         let main = bytes.get(1024..1536).ok_or("the archive ends in the middle of a header")?;
         Header { path: path.to_owned(), size: size_field(main)?, mtime, len: 3 * BLOCK }
     } else {
         let end = first[..NAME_LEN].iter().position(|b| *b == 0).unwrap_or(NAME_LEN);
         let path =
-            std::str::from_utf8(&first[..end]).ok().filter(|path| path.is_ascii()).ok_or("not a path")?;
+            std::str::from_utf8(&first[..end]).ok().filter(|path| is_plain(path)).ok_or("not a path")?;
         Header { path: path.to_owned(), size: size_field(first)?, mtime, len: BLOCK }
     };
     let expected = header(&parsed.path, parsed.size, parsed.mtime);
@@ -118,6 +118,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Header>, &'static str> {
         return Err("a header that dray does not write");
     }
     Ok(Some(parsed))
+}
+
+/// Whether a path has nothing but visible ASCII: a line feed would end a record of an extended header for some readers and
+/// not for others.
+fn is_plain(path: &str) -> bool {
+    path.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn size_field(block: &[u8]) -> Result<u64, &'static str> {

@@ -25,7 +25,6 @@ mod passphrase;
 mod plan;
 mod prepull;
 mod prune;
-mod push;
 mod releases;
 mod runtime;
 mod scrub;

@@ -1,5 +1,6 @@
 //! What is printed and where: data to stdout, everything else to stderr, progress only to a terminal.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -55,25 +56,25 @@ impl Output {
             if !text.is_empty() && !text.ends_with('\n') {
                 text.push('\n');
             }
-            write_stdout(&text)
+            write_stdout(&harmless(&text))
         }
     }
 
     /// Says what was done; not a result, so nothing that a program reads.
     pub(crate) fn note(&self, message: impl Display) {
         if !self.quiet {
-            self.line(&message.to_string());
+            self.line_after("", &message.to_string());
         }
     }
 
     /// Warns; also when quiet.
     pub(crate) fn warn(&self, message: impl Display) {
-        self.line(&format!("{} {message}", self.paint("33", "warning:")));
+        self.line_after(&self.paint("33", "warning:"), &message.to_string());
     }
 
     /// Prints an error with its hints and gives the exit code for it.
     pub(crate) fn failure(&self, error: &CliError) -> ExitCode {
-        self.line(&format!("{} {error}", self.paint("31", "error:")));
+        self.line_after(&self.paint("31", "error:"), &error.to_string());
         ExitCode::from(error.kind as u8)
     }
 
@@ -102,16 +103,27 @@ impl Output {
     }
 
     /// Writes a line to stderr without tearing a progress bar. A closed stderr is nobody's error.
-    fn line(&self, text: &str) {
+    fn line_after(&self, label: &str, text: &str) {
+        let space = if label.is_empty() { "" } else { " " };
         self.bars.suspend(|| {
-            let _ = writeln!(io::stderr(), "{text}");
+            let _ = writeln!(io::stderr(), "{label}{space}{}", harmless(text));
         });
     }
 }
 
+/// The text without what would steer a terminal or show words in another order than they have: names and messages come
+/// from bundles that nobody has verified yet.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| {
+        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        turns || (c.is_control() && !matches!(c, '\n' | '\t'))
+    };
+    if text.contains(steers) { text.replace(steers, "\u{fffd}").into() } else { text.into() }
+}
+
 /// Prints a part of a result that comes in parts.
 pub(crate) fn text(text: &str) -> Result<(), CliError> {
-    write_stdout(&format!("{text}\n"))
+    write_stdout(&harmless(&format!("{text}\n")))
 }
 
 /// Writes a result file as a whole or not at all.
@@ -196,6 +208,12 @@ mod tests {
         ] {
             assert_eq!(human_bytes(bytes), text);
         }
+    }
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        assert_eq!(harmless("a\tb\nä"), "a\tb\nä");
+        assert_eq!(harmless("\u{1b}[2J\u{202e}x\r\u{9b}"), "\u{fffd}[2J\u{fffd}x\u{fffd}\u{fffd}");
     }
 
     #[test]

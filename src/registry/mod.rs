@@ -42,6 +42,30 @@ mod users;
 mod wants;
 mod write;
 
+/// What the fuzz targets reach and programs do not.
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+    use http::HeaderValue;
+
+    /// Reads the value of a `Content-Range` header.
+    pub fn content_range(value: &[u8]) -> Option<(u64, u64)> {
+        super::upload::content_range(&HeaderValue::from_bytes(value).ok()?).ok()
+    }
+
+    /// Reads the value of an `Authorization` header.
+    pub fn authorization(value: &[u8]) -> Option<(String, String)> {
+        super::users::credentials(&HeaderValue::from_bytes(value).ok()?)
+    }
+
+    /// The value of an `Authorization` header.
+    pub fn basic(user: &str, password: &str) -> String {
+        format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+    }
+}
+
 pub use access::{Access, AccessLog};
 pub use naming::{Asked, Candidates, Naming};
 pub use path::{Endpoint, ManifestReference, PathError, Query};

@@ -204,7 +204,7 @@ fn parse(text: &str) -> Result<HashMap<String, String>, (usize, String)> {
 }
 
 /// User and password of a `Basic` authorization.
-fn credentials(header: &HeaderValue) -> Option<(String, String)> {
+pub(super) fn credentials(header: &HeaderValue) -> Option<(String, String)> {
     let (scheme, encoded) = header.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;

@@ -10,6 +10,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::BundleName;
+use super::lock::address_of;
 use crate::catalog::{Catalog, ImageList, ImageListError, ReleaseId};
 use crate::oci::{Digest, NodeKind, Reference};
 use crate::select::{ParseRuntimeError, Runtime};
@@ -393,7 +394,7 @@ fn check_address(url: &url::Url) -> Result<(), String> {
         "has credentials, which the lock would show to everybody; use a mirror with --upstream HOST=URL"
     } else if url.fragment().is_some() {
         "has a fragment, which means nothing for a file"
-    } else if url.path().ends_with('/') || url.path().to_ascii_lowercase().contains("%2f") {
+    } else if address_of(url).is_none() || url.path().to_ascii_lowercase().contains("%2f") {
         "names no file"
     } else {
         return Ok(());
@@ -480,6 +481,9 @@ spec:
             ("https://me:secret@example.org/x", "credentials"),
             ("https://example.org/", "names no file"),
             ("https://example.org/a%2Fb", "names no file"),
+            ("https://example.org/a%0Ab", "names no file"),
+            ("https://example.org/a%ffb", "names no file"),
+            ("https://example.org/a%5Cb", "names no file"),
             ("https://example.org/a#b", "fragment"),
         ] {
             let error = files(&file(url, "0")).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! The lock: a definition resolved to digests. Everything that a bundle holds is stated here, with its size, before
 //! the first layer is fetched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -228,15 +228,30 @@ impl LockedFile {
     ///
     /// Clients and upstreams disagree about which characters are encoded (`+` or `%2B`), so paths are compared decoded.
     pub fn address(&self) -> Option<(String, String)> {
-        let url = url::Url::parse(&self.url).ok()?;
-        let host = match url.port() {
-            Some(port) => format!("{}:{port}", url.host_str()?),
-            None => url.host_str()?.to_owned(),
-        };
-        let path = percent_encoding::percent_decode_str(url.path().strip_prefix('/')?).decode_utf8().ok()?;
-        let good = !path.is_empty() && !path.ends_with('/') && !path.chars().any(char::is_control);
-        good.then(|| (host, path.into_owned()))
+        address_of(&url::Url::parse(&self.url).ok()?)
     }
+
+    /// The name of the file, without the folders; none where there is no address.
+    pub fn name(&self) -> Option<String> {
+        let (_, path) = self.address()?;
+        path.rsplit('/').next().map(str::to_owned)
+    }
+}
+
+/// What [`LockedFile::address`] says of a URL.
+pub(super) fn address_of(url: &url::Url) -> Option<(String, String)> {
+    let host = match url.port() {
+        Some(port) => format!("{}:{port}", url.host_str()?),
+        None => url.host_str()?.to_owned(),
+    };
+    let path = percent_encoding::percent_decode_str(url.path().strip_prefix('/')?).decode_utf8().ok()?;
+    // Whoever fetches the file from the site gives it this name.
+    let is_name = |segment: &str| !matches!(segment, "." | "..") && !segment.contains('\\');
+    let good = !path.is_empty()
+        && !path.ends_with('/')
+        && !path.chars().any(char::is_control)
+        && path.split('/').all(is_name);
+    good.then(|| (host, path.into_owned()))
 }
 
 /// One cell of the proof: whether a node kind can run a release with what the lock holds.
@@ -382,6 +397,8 @@ impl Lock {
             return inconsistent(format!("{digest} is both carried and required"));
         }
         let listed = |digest: &Digest, size: u64| carried.get(digest) == Some(&size);
+        let marked: BTreeSet<&Digest> =
+            self.blobs.iter().filter(|blob| blob.manifest).map(|blob| &blob.digest).collect();
         for image in &self.images {
             let root = std::iter::once((&image.root.digest, image.root.size));
             let children = image.children.iter().map(|child| (&child.digest, child.size));
@@ -392,6 +409,9 @@ impl Lock {
                     "{} needs {digest}, which is not among the blobs",
                     image.reference
                 ));
+            }
+            if let Some(digest) = image.manifests().find(|digest| !marked.contains(digest)) {
+                return inconsistent(format!("{digest} of {} is not marked as a manifest", image.reference));
             }
             let known = |digest: &&Digest| carried.contains_key(digest) || required.contains_key(digest);
             if let Some(digest) = image.contents().find(|digest| !known(digest)) {
@@ -484,6 +504,11 @@ pub(crate) mod tests {
             LockError::Inconsistent(_)
         ));
         assert!(matches!(refused(&|lock| lock.schema_version = 2), LockError::Version(2)));
+        // What is not marked would be left out of a delta.
+        assert!(matches!(
+            refused(&|lock| lock.blobs.iter_mut().for_each(|blob| blob.manifest = false)),
+            LockError::Inconsistent(_)
+        ));
     }
 
     #[test]
@@ -501,6 +526,9 @@ pub(crate) mod tests {
             ("https://a.b", None),
             ("https://a.b/%0a", None),
             ("https://a.b/%ff", None),
+            ("https://a.b/x%2f..%2fy", None),
+            ("https://a.b/..%2fy", None),
+            ("https://a.b/x/%2e%2e%5cy", None),
             ("x", None),
         ] {
             assert_eq!(address(url).as_deref(), expected, "{url}");

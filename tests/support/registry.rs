@@ -20,8 +20,6 @@ pub(crate) enum Access<'a> {
     ReadOnly,
     /// Pull only, with a user name and a password.
     Password(&'a str, &'a str),
-    /// Pull only, from another registry, of which it keeps copies.
-    CacheOf(&'a str),
 }
 
 /// A running registry.
@@ -76,15 +74,11 @@ impl Registry {
 
 fn write_settings(dir: &Path, data: &Path, access: Access<'_>) -> PathBuf {
     let maintenance = match access {
-        Access::Full | Access::CacheOf(_) => "",
+        Access::Full => "",
         Access::ReadOnly | Access::Password(..) => "  maintenance: {readonly: {enabled: true}}\n",
     };
-    let proxy = match access {
-        Access::CacheOf(url) => format!("proxy: {{remoteurl: {url}}}\n"),
-        Access::Full | Access::ReadOnly | Access::Password(..) => String::new(),
-    };
     let auth = match access {
-        Access::Full | Access::ReadOnly | Access::CacheOf(_) => String::new(),
+        Access::Full | Access::ReadOnly => String::new(),
         Access::Password(user, password) => {
             let users = dir.join("users");
             let lines = Command::new("htpasswd").args(["-nbB", user, password]).succeed();
@@ -100,7 +94,7 @@ fn write_settings(dir: &Path, data: &Path, access: Access<'_>) -> PathBuf {
          storage:\n  \
            filesystem: {{rootdirectory: {}}}\n  \
            delete: {{enabled: true}}\n\
-         {maintenance}{auth}{proxy}",
+         {maintenance}{auth}",
         data.display()
     );
     fs::write(&file, text).unwrap();

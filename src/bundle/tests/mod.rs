@@ -152,6 +152,19 @@ fn the_rest_of_another_bundle_does_not_shine_through() {
 }
 
 #[test]
+fn nor_does_rubbish_that_the_journal_says_is_this_bundle() {
+    let dir = tempfile::tempdir().unwrap();
+    let (output, lock) = (dir.path().join("a.tar"), sample(MANIFEST, b"layer"));
+    let mut source = Source { breaks_after: Some(0), ..Source::of(&[MANIFEST, b"layer"]) };
+    block_on(build_at(&output, &lock, &source, &[])).unwrap_err();
+    // Killed after the journal had begun and before the rest of another bundle was cleared.
+    std::fs::write(dir.path().join("a.tar.partial"), vec![0xff; 100_000]).unwrap();
+    source.breaks_after = None;
+    block_on(build_at(&output, &lock, &source, &[])).unwrap();
+    Bundle::open(&output).unwrap().verify_blobs(1, &|_| ()).unwrap();
+}
+
+#[test]
 fn an_upstream_that_lies_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let (output, lock) = (dir.path().join("a.tar"), sample(MANIFEST, b"layer"));
@@ -243,6 +256,38 @@ fn a_signing_that_was_killed_is_finished_by_the_next() {
     let bundle = sign_by(&path, &alice).unwrap();
     let two = Policy::new(vec![alice.public(), bob.public()], 2).unwrap();
     assert_eq!(bundle.check_signatures(&two).unwrap().len(), 2);
+}
+
+#[test]
+fn what_lies_beside_a_whole_bundle_does_not_change_what_is_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, alice) = small_bundle(dir.path());
+    let before = Bundle::open(&path).unwrap().index().clone();
+    let keep = |position: u64, tail: &[u8]| {
+        let len = tail.len() as u64;
+        let mut kept = [&position.to_be_bytes()[..], &len.to_be_bytes(), tail].concat();
+        let digest = Digest::sha256(&kept).to_string();
+        kept.extend_from_slice(digest.as_bytes());
+        std::fs::write(dir.path().join("small.tar.tail"), kept).unwrap();
+    };
+    // Another whole bundle, to be written over this one.
+    let other = dir.path().join("other.tar");
+    let source = Source::of(&[MANIFEST, b"evil"]);
+    block_on(build_at(&other, &sample(MANIFEST, b"evil"), &source, &[])).unwrap();
+    keep(0, &std::fs::read(&other).unwrap());
+    let bob = PrivateKey::generate();
+    assert_eq!(sign_by(&path, &bob).unwrap().index(), &before);
+    verify(&path, &alice).unwrap();
+    verify(&path, &bob).unwrap();
+    // Nor is a damaged bundle made as long as somebody likes.
+    let mut torn = std::fs::read(&path).unwrap();
+    torn.truncate(2000);
+    std::fs::write(&path, &torn).unwrap();
+    for position in [u64::MAX, 1 << 50] {
+        keep(position, b"tail");
+        assert!(sign_by(&path, &bob).is_err());
+        assert!(std::fs::read(&path).unwrap() == torn);
+    }
 }
 
 #[test]
