@@ -1,12 +1,22 @@
 //! The registry over HTTP, as clients meet it. Each test has a server of its own on loopback.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
+mod support;
+
 #[path = "registry/client.rs"]
 mod client;
+#[path = "registry/clients.rs"]
+mod clients;
+#[path = "registry/command.rs"]
+mod command;
 #[path = "registry/delete.rs"]
 mod delete;
+#[path = "registry/faults.rs"]
+mod faults;
 #[path = "registry/files.rs"]
 mod files;
+#[path = "registry/import_to.rs"]
+mod import_to;
 #[path = "registry/manifests.rs"]
 mod manifests;
 #[path = "registry/names.rs"]
@@ -17,6 +27,8 @@ mod pull;
 mod scale;
 #[path = "registry/server.rs"]
 mod server;
+#[path = "registry/service.rs"]
+mod service;
 #[path = "registry/site.rs"]
 mod site;
 #[path = "registry/tls.rs"]

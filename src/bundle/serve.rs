@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::import::hosted;
 use super::read::Bundle;
 use crate::oci::{Descriptor, Digest, Document, RepositoryName, Tag};
+use crate::resolve::LockedImage;
 use crate::store::{Blob, Content, ContentError, HostedFile, Manifest, Stamp, Verified};
 use crate::trust;
 
@@ -82,6 +83,20 @@ impl ServedBundles {
             }
         }
         Ok(Self { bundles, stamps, repositories, files, verified: Verified::default() })
+    }
+}
+
+impl ServedBundles {
+    /// The images of all bundles. Where two have the same tag, the later one counts and the earlier one is left out.
+    pub(super) fn images(&self) -> impl Iterator<Item = &LockedImage> {
+        let images = self.bundles.iter().flat_map(|bundle| &bundle.lock().images);
+        images.filter(|image| match image.reference.tag() {
+            Some(tag) => {
+                let tags = &self.repositories[image.reference.name()].tags;
+                tags.get(tag).is_some_and(|target| target.digest == image.root.digest)
+            }
+            None => true,
+        })
     }
 }
 

@@ -5,29 +5,33 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use dray::bundle::{self, Bundle, ImportError, ImportOptions, ImportRecord, Media};
+use dray::bundle::{self, Bundle, Destination, ImportError, ImportOptions, ImportRecord, Media};
 use dray::store::{Store, StoreError};
 
 use super::error::{CliError, Kind};
 use super::inputs::{self, Trust};
 use super::output::{human_bytes, write_file};
+use super::push;
 use super::runtime::{self, Context};
 
-/// Verify bundles and make them servable from a store
+/// Verify bundles and make them servable from a store, or push them into a registry
 ///
 /// Nothing of a bundle can be pulled before all of it is there. Importing the same bundle again is safe and quick; a
 /// store that is being served may be imported into.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  dray import plant.tar --store /srv/dray --trust release.pub\n  dray serve --store /srv/dray\n  dray import /media/usb --store /srv/dray --trust release.pub --keep-going -o wants.txt"
+    after_help = "Examples:\n  dray import plant.tar --store /srv/dray --trust release.pub\n  dray serve --store /srv/dray\n  dray import /media/usb --store /srv/dray --trust release.pub --keep-going -o wants.txt\n  dray import plant.tar --to harbor.site.local/mirror --trust release.pub"
 )]
 pub(crate) struct Import {
     /// The bundles: files, all or one of their volumes in any order, or the directory that they are in
     #[arg(value_name = "BUNDLE", required = true)]
     bundles: Vec<PathBuf>,
     /// The store; made if it is not there
-    #[arg(long, value_name = "DIR")]
-    store: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "to", conflicts_with = "to")]
+    store: Option<PathBuf>,
+    /// Push the images below PREFIX in a registry that is there already, under their whole names: PREFIX/registry.k8s.io/pause
+    #[arg(long, value_name = "REGISTRY/PREFIX", conflicts_with_all = ["allow_rollback", "keep_going", "receipt", "receipt_key"])]
+    to: Option<Destination>,
     #[command(flatten)]
     trust: Trust,
     /// Take a bundle that is older than what the store has; this is recorded
@@ -50,13 +54,24 @@ pub(crate) struct Import {
 impl Import {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let policy = self.trust.policy(context)?;
+        if let Some(destination) = &self.to {
+            return push::push(
+                context,
+                &self.bundles,
+                policy.as_ref(),
+                self.trust.allow_expired,
+                destination,
+            );
+        }
+        // Without a destination there is a store.
+        let directory = self.store.unwrap_or_default();
         let receipt_key = inputs::private_keys(self.receipt_key.as_slice())?.pop().map(Arc::new);
         let mut records = Vec::new();
         for media in Media::open_all(&self.bundles)? {
             let bundle = if self.keep_going { open_damaged(media)? } else { Bundle::open_media(media)? };
             let keys = policy.as_ref().map(|policy| bundle.check_signatures(policy)).transpose()?;
             // Made only when there is something that may be imported.
-            let store = Store::create(&self.store)?;
+            let store = Store::create(&directory)?;
             let bar = Arc::new(context.output.bytes_bar("importing", bundle.lock().total_bytes()));
             let progress = Arc::clone(&bar);
             // Threads wait for the disk more than for each other: while one makes its blob durable, others hash.
@@ -161,10 +176,7 @@ impl From<ImportError> for CliError {
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
-        let full = match &error {
-            StoreError::Io(error) => error.kind() == std::io::ErrorKind::StorageFull,
-            _ => false,
-        };
+        let full = error.is_storage_full();
         let error = Self::failed(error);
         if full {
             error.hint(

@@ -25,6 +25,7 @@ mod passphrase;
 mod plan;
 mod prepull;
 mod prune;
+mod push;
 mod releases;
 mod runtime;
 mod scrub;

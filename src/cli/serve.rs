@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use dray::bundle::{ServeError, ServedBundles};
+use dray::bundle::ServedBundles;
 use dray::registry::{AccessLog, Config, Naming, Server, Tls, Users, Wants};
 use dray::store::{Content, Store};
 use dray::trust;
 use serde::Serialize;
 
-use super::error::{CliError, Kind};
+use super::error::CliError;
 use super::inputs;
 use super::runtime::{Context, serve, stop_signal};
 
@@ -150,11 +150,7 @@ impl Serve {
                 bundle.check_signatures(&policy)?;
             }
         }
-        let served = ServedBundles::new(bundles).map_err(|error| {
-            let left_out = matches!(error, ServeError::LeftOut { .. });
-            CliError::new(if left_out { Kind::Incomplete } else { Kind::Verification }, error)
-        });
-        Ok(Arc::new(served?))
+        Ok(Arc::new(ServedBundles::new(bundles)?))
     }
 }
 

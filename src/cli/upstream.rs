@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use dray::upstream::{CredentialStore, Options, Problem, Upstream, UpstreamError};
+use dray::upstream::{CredentialStore, Options, Problem, Pusher, Upstream, UpstreamError};
 
 use super::error::{CliError, Kind};
 use super::global::Global;
@@ -14,22 +14,31 @@ const MAX_FILE: u64 = 1024 * 1024;
 
 /// A reader of registries for this run of the command.
 pub(crate) fn connect(global: &Global) -> Result<Upstream, CliError> {
+    Ok(Upstream::new(options(global)?)?)
+}
+
+/// What can push into registries, for this run of the command.
+pub(crate) fn pusher(global: &Global) -> Result<Pusher, CliError> {
+    Ok(Pusher::new(options(global)?)?)
+}
+
+fn options(global: &Global) -> Result<Options, CliError> {
     let places = Places::find(|name| std::env::var_os(name), std::env::home_dir().as_deref(), user_id());
-    let options = Options {
+    Ok(Options {
         endpoints: global.upstream.iter().cloned().collect(),
         plain_http: global.plain_http.iter().cloned().collect(),
         ca_files: global.ca_file.clone(),
         credentials: places.read()?,
         per_host: global.concurrency.into(),
         ..Options::default()
-    };
-    Ok(Upstream::new(options)?)
+    })
 }
 
 /// The exit code that an error of the upstream ends the command with.
 pub(crate) fn exit_kind(error: &UpstreamError) -> Kind {
     match error.problem() {
         None => Kind::Usage,
+        Some(Problem::Missing(_)) if matches!(error, UpstreamError::Push { .. }) => Kind::Failed,
         Some(Problem::Missing(_)) => Kind::Incomplete,
         Some(Problem::Digest { .. } | Problem::Size { .. }) => Kind::Verification,
         Some(_) => Kind::Failed,

@@ -54,10 +54,10 @@ impl RepositoryName {
         &self.0
     }
 
-    /// The first component, when it can only be a registry host: it has a dot or a port, or is `localhost`.
+    /// The first component, when it can be a registry host: it has a dot or a port, or is `localhost`. With an underscore
+    /// it is none: no host has one, but the grammar of repositories allows it.
     pub fn host(&self) -> Option<&str> {
-        let (first, _) = self.0.split_once('/')?;
-        is_host(first).then_some(first)
+        split_host(&self.0).map(|(host, _)| host)
     }
 
     /// The name without its host.
@@ -79,12 +79,12 @@ impl FromStr for RepositoryName {
         if text.len() > MAX_NAME {
             return Err(ParseReferenceError::TooLong);
         }
-        let path = match text.split_once('/') {
-            Some((first, rest)) if is_host(first) => {
-                check_host(first)?;
-                rest
+        let path = match split_host(text) {
+            Some((host, path)) => {
+                check_host(host)?;
+                path
             }
-            _ => text,
+            None => text,
         };
         check_path(path)?;
         Ok(Self(text.into()))
@@ -175,7 +175,12 @@ impl FromStr for Reference {
             Some((component, tag)) => (&rest[..last + component.len()], Some(tag.parse()?)),
             None => (rest, None),
         };
-        Ok(Self::new(complete(name).parse()?, tag, digest))
+        let name: RepositoryName = complete(name).parse()?;
+        match name.as_str().split_once('/') {
+            // What Docker takes for a host is not read as a repository of Docker Hub.
+            Some((host, _)) if name.host().is_none() => Err(ParseReferenceError::Host(excerpt(host))),
+            _ => Ok(Self::new(name, tag, digest)),
+        }
     }
 }
 
@@ -198,7 +203,13 @@ fn complete(name: &str) -> String {
     }
 }
 
-/// Whether the first component of a name can only be a registry host.
+/// Splits a name into its registry host and its path, if it has a host.
+fn split_host(name: &str) -> Option<(&str, &str)> {
+    let (first, path) = name.split_once('/')?;
+    (is_host(first) && (first.contains(':') || !first.contains('_'))).then_some((first, path))
+}
+
+/// Whether Docker takes the first component of a reference for a registry host.
 fn is_host(component: &str) -> bool {
     component == "localhost" || component.contains(['.', ':'])
 }
@@ -376,6 +387,7 @@ mod tests {
             "[::1]x/a",
             "-a.io/b",
             "a.io/b:.tag",
+            "my_registry.io/b",
             "a b",
             "a\nb",
         ] {
@@ -387,7 +399,31 @@ mod tests {
         assert!(error.contains("upper-case"), "{error}");
     }
 
+    #[test]
+    fn a_dot_and_an_underscore_make_no_host() {
+        for (name, host, path) in [
+            ("0.0_a/a", None, "0.0_a/a"),
+            ("a.b__c/d", None, "a.b__c/d"),
+            ("a.b/c_d", Some("a.b"), "c_d"),
+            ("localhost/a_b", Some("localhost"), "a_b"),
+        ] {
+            let parsed: RepositoryName = name.parse().unwrap();
+            assert_eq!((parsed.host(), parsed.path()), (host, path), "{name}");
+        }
+        assert!("a_b:5000/c".parse::<RepositoryName>().is_err());
+    }
+
     proptest! {
+        #[test]
+        fn every_name_of_the_specification_is_one(
+            name in "[a-z0-9]{1,3}((\\.|_|__|-{1,3})[a-z0-9]{1,3}){0,3}(/[a-z0-9]{1,3}((\\.|_|__|-{1,3})[a-z0-9]{1,3}){0,3}){0,3}"
+        ) {
+            let parsed = name.parse::<RepositoryName>().unwrap();
+            prop_assert_eq!(parsed.as_str(), &name);
+            let host = parsed.host().map(|host| format!("{host}/")).unwrap_or_default();
+            prop_assert_eq!(host + parsed.path(), name);
+        }
+
         #[test]
         fn never_panics(text in ".{0,300}") {
             let _ = text.parse::<Reference>();

@@ -154,7 +154,7 @@ impl From<StoreError> for ApiError {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unknown, message)
                     .with_header(header::RETRY_AFTER, HeaderValue::from_static("10"))
             }
-            StoreError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            error if error.is_storage_full() => {
                 tracing::error!("{error}");
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, Code::Unknown, "the registry's disk is full")
             }

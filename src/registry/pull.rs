@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::oci::Digest;
-use crate::store::Blob;
+use crate::store::{Blob, Store};
 
 use super::body::Body;
 use super::error::{ApiError, Code};
@@ -58,20 +58,27 @@ pub(super) fn manifest(
     Ok(response)
 }
 
-/// `GET` and `HEAD` of a blob.
+/// `GET` and `HEAD` of a blob. Where there is a store that takes pushes, whoever asks by `HEAD` may be a client that leaves
+/// the blob out of its push because it is here.
 pub(super) fn blob(
     request: &Request,
     lookup: &Lookup<'_>,
     digest: &Digest,
+    push: Option<&Store>,
 ) -> Result<Response<Body>, ApiError> {
     let missing = || ApiError::unknown(Code::BlobUnknown, format!("there is no blob {digest} here"));
     let mut response = describe(digest, FOREVER);
     response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if request.method == Method::HEAD {
-        let size = lookup.content(|name| lookup.content.blob_size(name, digest))?.ok_or_else(missing)?.value;
+        let found = lookup.content(|name| lookup.content.blob_size(name, digest))?.ok_or_else(missing)?;
+        if let Some(store) = push
+            && !store.claim_blob(&found.name, digest)?
+        {
+            return Err(missing());
+        }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, BINARY);
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(found.value));
         return Ok(response);
     }
     let blob = lookup.content(|name| lookup.content.blob(name, digest))?.ok_or_else(missing)?.value;

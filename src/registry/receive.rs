@@ -8,13 +8,24 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use tokio::task::JoinHandle;
 
+use crate::store::StoreError;
+
 use super::error::{ApiError, Code};
 use super::upload::Held;
 
-pub(super) use hyper::body::Incoming;
+/// The body of a request, which is waited for only so long.
+pub(super) struct Incoming {
+    body: hyper::body::Incoming,
+    /// How long the client may send nothing.
+    idle: Duration,
+}
 
-/// How long a client may send nothing in the middle of a body.
-const IDLE: Duration = Duration::from_mins(1);
+impl Incoming {
+    pub(super) fn new(body: hyper::body::Incoming, idle: Duration) -> Self {
+        Self { body, idle }
+    }
+}
+
 /// How much is gathered before it is written.
 const PIECE: usize = 512 * 1024;
 /// How much more of a body that is too long is read, so that the client has finished sending when it gets the answer.
@@ -43,7 +54,7 @@ pub(super) async fn whole(mut body: Incoming, limit: usize) -> Result<Bytes, Api
 
 /// Adds a body to an upload. One piece is hashed and written while the next one arrives.
 pub(super) async fn into_upload(mut body: Incoming, held: Held) -> Result<Held, ApiError> {
-    if body.is_end_stream() {
+    if body.body.is_end_stream() {
         return Ok(held);
     }
     let mut upload = Pipe { idle: Some(held), busy: None };
@@ -84,10 +95,17 @@ impl Pipe {
         let mut held = self.wait().await?;
         self.busy = Some(tokio::task::spawn_blocking(move || {
             let result = match held.as_mut() {
-                Some(upload) => pieces.iter().try_for_each(|piece| Ok(upload.append(piece)?)),
+                Some(upload) => pieces.iter().try_for_each(|piece| upload.append(piece)),
                 None => Ok(()),
             };
-            (held, result)
+            // What has arrived would take the room that others need, and the rest has none.
+            if result.as_ref().is_err_and(StoreError::is_storage_full)
+                && let Some(upload) = held.take()
+                && let Err(error) = upload.cancel()
+            {
+                tracing::warn!("cannot remove an upload: {error}");
+            }
+            (held, result.map_err(ApiError::from))
         }));
         Ok(())
     }
@@ -109,7 +127,7 @@ impl Pipe {
 /// The next bytes of a body; none at its end.
 async fn next(body: &mut Incoming) -> Result<Option<Bytes>, ApiError> {
     loop {
-        let frame = tokio::time::timeout(IDLE, body.frame()).await.map_err(|_| {
+        let frame = tokio::time::timeout(body.idle, body.body.frame()).await.map_err(|_| {
             ApiError::new(StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid, "the body stopped arriving")
         })?;
         let Some(frame) = frame else { return Ok(None) };

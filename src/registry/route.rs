@@ -220,7 +220,7 @@ impl Service {
             Endpoint::Tags(_) => listing::tags(request, &lookup),
             Endpoint::Manifest(name, reference) => pull::manifest(request, &lookup, reference)
                 .inspect_err(|error| self.note_miss(request, name, reference, error)),
-            Endpoint::Blob(_, digest) => pull::blob(request, &lookup, digest),
+            Endpoint::Blob(_, digest) => pull::blob(request, &lookup, digest, self.push.as_ref()),
             Endpoint::Referrers(_, subject) => listing::referrers(request, &lookup, subject),
             Endpoint::Uploads(_) | Endpoint::Upload(..) => Err(ApiError::method("POST")),
         }

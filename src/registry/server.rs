@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -21,6 +20,7 @@ use crate::store::{Content, Store};
 
 use super::access::AccessLog;
 use super::naming::Naming;
+use super::receive::Incoming;
 use super::route::Service;
 use super::splice::{self, Splices};
 use super::stream::Guarded;
@@ -85,6 +85,8 @@ pub struct Limits {
     pub header_time: Duration,
     /// How long a TLS handshake may take.
     pub handshake_time: Duration,
+    /// How long a client may send nothing in the middle of a body.
+    pub body_time: Duration,
     /// How long a client may take nothing in the middle of a response.
     pub write_time: Duration,
     /// How many bytes the head of a request may have.
@@ -104,6 +106,7 @@ impl Default for Limits {
         Self {
             header_time: Duration::from_mins(1),
             handshake_time: Duration::from_secs(15),
+            body_time: Duration::from_mins(1),
             write_time: Duration::from_mins(2),
             header_bytes: 64 * 1024,
             connections: 4096,
@@ -231,11 +234,12 @@ async fn speak<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let answer = service_fn(move |request: http::Request<Incoming>| {
+    let body_time = limits.body_time;
+    let answer = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (service, splices) = (service.clone(), splices.clone());
         async move {
             let (parts, body) = request.into_parts();
-            let mut response = service.answer(parts, peer, body).await;
+            let mut response = service.answer(parts, peer, Incoming::new(body, body_time)).await;
             if let Some(splices) = &splices {
                 response.body_mut().splice(splices);
             }

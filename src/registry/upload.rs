@@ -1,6 +1,6 @@
 //! Uploads over HTTP: sessions that are opened, added to, asked about, closed and cancelled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,11 +32,13 @@ pub(super) type Held = OwnedMutexGuard<Option<Upload>>;
 pub(super) struct Uploads {
     store: Store,
     open: Mutex<HashMap<UploadId, Slot>>,
+    /// Those that were idle for too long when they were last looked at.
+    suspects: Mutex<HashSet<UploadId>>,
 }
 
 impl Uploads {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, open: Mutex::default() }
+        Self { store, open: Mutex::default(), suspects: Mutex::default() }
     }
 
     /// `POST` to the uploads of a repository: a mount, a whole blob, or the beginning of a session.
@@ -69,9 +71,17 @@ impl Uploads {
         let slot = self.insert(&id, upload).await?;
         match digest {
             Some(digest) => {
-                let held = slot.lock_owned().await;
-                let held = Self::receive(held, body, &request.headers).await?;
-                self.finish(&id, held, name, digest).await
+                let held = slot.clone().lock_owned().await;
+                match Self::receive(held, body, &request.headers).await {
+                    Ok(held) => self.finish(&id, held, name, digest).await,
+                    // The client was never told of the session, so it cannot go on with it.
+                    Err(error) => {
+                        self.forget(&id);
+                        let left = slot.lock().await.take();
+                        blocking(move || Ok(left.map_or(Ok(()), Upload::cancel)?)).await?;
+                        Err(error)
+                    }
+                }
             }
             None => status(name, &id, 0, StatusCode::ACCEPTED),
         }
@@ -130,18 +140,25 @@ impl Uploads {
         Ok(empty(StatusCode::NO_CONTENT))
     }
 
-    /// Forgets sessions that were left alone for `age`.
+    /// Removes sessions that were left alone for `age` when this was called the last time, and still are. That they are
+    /// found twice is for the sake of clocks: one that jumps makes everything look old.
     pub(super) fn expire(&self, age: Duration) {
-        {
-            // Sessions that nobody holds can be continued from disk, so none needs to stay in memory.
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            open.retain(|_, slot| Arc::strong_count(slot) > 1);
+        let idle = self.store.idle_uploads(age).unwrap_or_else(|error| {
+            tracing::warn!("cannot look for unfinished uploads: {error}");
+            Vec::new()
+        });
+        // Sessions that nobody holds can be continued from disk, so none needs to stay in memory.
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, slot| Arc::strong_count(slot) > 1);
+        let idle: HashSet<UploadId> = idle.into_iter().filter(|id| !open.contains_key(id)).collect();
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in suspects.intersection(&idle) {
+            match self.store.remove_upload(id) {
+                Ok(()) => tracing::info!("removed an upload that was never finished"),
+                Err(error) => tracing::warn!("cannot remove an unfinished upload: {error}"),
+            }
         }
-        match self.store.expire_uploads(age) {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!("removed {removed} uploads that were never finished"),
-            Err(error) => tracing::warn!("cannot remove unfinished uploads: {error}"),
-        }
+        *suspects = idle;
     }
 
     /// Adds the body of a request to a session, after a look at where the client says it belongs.
@@ -204,7 +221,11 @@ impl Uploads {
         let held = tokio::time::timeout(PATIENCE, slot.lock_owned()).await.map_err(|_| busy())?;
         match &*held {
             Some(upload) if upload.repository() == name => Ok(held),
-            _ => Err(unknown()),
+            Some(_) => Err(unknown()),
+            None => {
+                self.forget(id);
+                Err(unknown())
+            }
         }
     }
 
@@ -297,6 +318,25 @@ mod tests {
         for bad in ["", "-", "5-", "-5", "5-4", "bytes 0-5/6", "0-5/6", "+1-2", "0-18446744073709551615"] {
             assert_eq!(range(bad), None, "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_idle_goes_when_it_is_so_twice_and_nobody_holds_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::create(&directory.path().join("store")).unwrap();
+        let uploads = Uploads::new(store.clone());
+        let name: RepositoryName = "a".parse().unwrap();
+        let (left, _) = store.begin_upload(&name, Algorithm::Sha256).unwrap();
+        let (held, upload) = store.begin_upload(&name, Algorithm::Sha256).unwrap();
+        let _slot = uploads.insert(&held, upload).await.unwrap();
+        let there = |id: &UploadId| store.resume_upload(id).unwrap().is_some();
+        uploads.expire(Duration::ZERO);
+        assert!(there(&left) && there(&held), "the clock may have jumped");
+        uploads.expire(Duration::from_hours(1));
+        uploads.expire(Duration::ZERO);
+        assert!(there(&left), "it was not idle in between");
+        uploads.expire(Duration::ZERO);
+        assert!(!there(&left) && there(&held));
     }
 
     proptest! {

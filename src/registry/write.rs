@@ -130,9 +130,11 @@ pub(super) fn mount(
         return Ok(None);
     }
     let writer = writer(store)?;
-    let mut batch = writer.batch();
-    batch.link_blob(name, digest)?;
-    batch.commit()?;
+    // It may have been pruned while this waited.
+    if !store.has_blob(digest)? {
+        return Ok(None);
+    }
+    writer.add_blob(name, digest)?;
     created(&format!("/v2/{name}/blobs/{digest}"), digest).map(Some)
 }
 

@@ -5,7 +5,7 @@
 //! blobs/<algorithm>/<first two hex>/<hex>           content, manifests included; immutable
 //! repositories/<name>/tags/<tag>.json               descriptor of what the tag points at
 //! repositories/<name>/manifests/<algorithm>-<hex>.json              media type, size, subject
-//! repositories/<name>/blobs/<algorithm>-<hex>       empty: this repository has the blob
+//! repositories/<name>/blobs/<algorithm>-<hex>       this repository has the blob; one byte long when a push counts on it
 //! repositories/<name>/referrers/<algorithm>-<hex of the subject>/<algorithm>-<hex>.json   descriptor
 //! files/<path>/<host>.json                          plain file with that address upstream: repository, digest, size
 //! imports/<number>.json                             what was imported, oldest first; each names the one before by digest

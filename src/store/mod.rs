@@ -97,6 +97,19 @@ pub enum StoreError {
     Io(#[from] std::io::Error),
 }
 
+impl StoreError {
+    /// Whether there is no room left on the disk.
+    pub fn is_storage_full(&self) -> bool {
+        let full = |error: &std::io::Error| {
+            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        };
+        match self {
+            Self::Io(error) | Self::Content(ContentError::Io(error)) => full(error),
+            _ => false,
+        }
+    }
+}
+
 /// A store. Clones are cheap and mean the same store.
 #[derive(Clone, Debug)]
 pub struct Store(Arc<Inner>);

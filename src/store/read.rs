@@ -116,11 +116,8 @@ impl Store {
         let bytes = bounded(&path, MAX_MANIFEST_BYTES as u64)?;
         match bytes {
             Some(bytes) if digest.matches(&bytes) => Ok(Bytes::from(bytes)),
-            damaged => {
-                let stamp = damaged
-                    .and_then(|_| fs::metadata(&path).ok())
-                    .map_or_else(Stamp::missing, |m| Stamp::of(&m));
-                self.0.verified.note(digest, stamp, false);
+            _ => {
+                self.0.verified.note(digest, Stamp::at(&path), false);
                 Err(ContentError::Damaged(digest.clone()))
             }
         }
@@ -319,6 +316,12 @@ impl Content for Store {
     }
 
     fn damaged(&self) -> Vec<Digest> {
-        self.0.verified.damaged()
+        let found = self.0.verified.found_damaged().into_iter();
+        // What has been written anew is not what was found. A scrub puts it aside, which brings nothing back.
+        let is_still = |(digest, stamp): &(Digest, Stamp)| {
+            let now = Stamp::at(&self.layout().blob(digest));
+            now == *stamp || (now == Stamp::missing() && self.layout().damaged(digest).exists())
+        };
+        found.filter(is_still).map(|(digest, _)| digest).collect()
     }
 }

@@ -17,7 +17,8 @@ pub struct Scrubbed {
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Content whose bytes were not those of its digest. It was put aside, so that it can be written anew.
+    /// Content whose bytes were not those of its digest or could not be read. It was put aside, so that it can be written
+    /// anew.
     pub damaged: Vec<Digest>,
     /// Content that repositories have and that is not there. Damaged content is not repeated here.
     pub missing: Vec<Digest>,
@@ -45,7 +46,12 @@ impl Store {
             let Some((blob, stamp)) = self.open_blob(&digest)? else { continue };
             scrubbed.blobs += 1;
             scrubbed.bytes += blob.size();
-            if !matches(&digest, &blob)? && self.put_aside(&digest, stamp, patience)? {
+            let good = matches(&digest, &blob).unwrap_or_else(|error| {
+                // What the disk cannot give any more is as lost as what it gives wrongly.
+                tracing::warn!("{digest}: {error}");
+                false
+            });
+            if !good && self.put_aside(&digest, stamp, patience)? {
                 scrubbed.damaged.push(digest);
             }
         }

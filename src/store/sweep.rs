@@ -1,7 +1,13 @@
 //! Removing what nothing refers to any more, beside a registry that serves the store.
+//!
+//! A push names its blobs last, in a manifest. Until then the blobs that it was told are here, or that it has brought, are
+//! *claimed*: the file that makes a blob one of its repository is one byte long, and its time is that of the claim. Setting
+//! a length writes nothing, and importing claims nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::fs::Metadata;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use fs_err as fs;
@@ -11,6 +17,11 @@ use crate::oci::{Digest, Document, RepositoryName};
 use super::durable::{Dirty, remove};
 use super::layout::parse_digest_file;
 use super::{Content as _, ContentError, Store, StoreError, Writer, read};
+
+/// How old a claim gets before it is renewed, so that not every question for a blob changes a file.
+const RENEW: Duration = Duration::from_mins(10);
+/// The name that what is removed has for a moment.
+const LEAVING: &str = "leaving";
 
 /// What a sweep removed, or would remove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +37,7 @@ pub struct Swept {
 #[derive(Debug, Default)]
 pub struct Sweep {
     /// What repositories have and none of their manifests names.
-    links: Vec<PathBuf>,
+    links: Vec<Link>,
     /// Content that no repository has then.
     content: Vec<Digest>,
     swept: Swept,
@@ -39,6 +50,15 @@ impl Sweep {
     }
 }
 
+/// The file that makes a blob one of a repository.
+#[derive(Debug)]
+struct Link {
+    path: PathBuf,
+    digest: Digest,
+    /// When a push claimed the blob, if one did.
+    claimed: Option<SystemTime>,
+}
+
 /// What the manifests of all repositories say about content.
 #[derive(Default)]
 struct Census {
@@ -46,7 +66,7 @@ struct Census {
     kept: BTreeSet<Digest>,
     /// What belongs to manifests that go: known to be nothing that is still arriving.
     freed: BTreeSet<Digest>,
-    links: Vec<PathBuf>,
+    links: Vec<Link>,
 }
 
 impl Writer {
@@ -60,7 +80,8 @@ impl Writer {
         Ok(sweep.swept)
     }
 
-    /// Works out what a sweep will remove once the manifests `gone` are deleted. What only they need goes at any age.
+    /// Works out what a sweep will remove once the manifests `gone` are deleted. What only they need goes at any age, unless
+    /// a push has claimed it within `grace`.
     pub fn plan_sweep(
         &self,
         gone: &BTreeMap<RepositoryName, BTreeSet<Digest>>,
@@ -85,20 +106,41 @@ impl Writer {
         Ok(sweep)
     }
 
-    /// Removes what [`Writer::plan_sweep`] found. Nothing is written, so that it works on a full disk.
+    /// Removes what [`Writer::plan_sweep`] found, but for what was claimed since. Nothing is written, so that it works on a
+    /// full disk.
     ///
     /// Readers that have a file open read it to its end.
     pub fn finish_sweep(&self, sweep: &Sweep) -> Result<(), StoreError> {
         let mut dirty = Dirty::default();
-        for path in &sweep.links {
-            remove(path, &mut dirty)?;
+        let mut claimed = BTreeSet::new();
+        for link in &sweep.links {
+            if !self.remove_link(link, &mut dirty)? {
+                claimed.insert(&link.digest);
+            }
         }
         // First no repository has it, and then it is gone, also when the power fails in between.
         dirty.sync()?;
-        for digest in &sweep.content {
+        for digest in sweep.content.iter().filter(|digest| !claimed.contains(digest)) {
             remove(&self.store.layout().blob(digest), &mut dirty)?;
         }
         Ok(dirty.sync()?)
+    }
+
+    /// Removes a blob from its repository, unless it was claimed since the sweep was planned. Claims need no writer, so the
+    /// file is taken out of their way before it is looked at.
+    fn remove_link(&self, link: &Link, dirty: &mut Dirty) -> Result<bool, StoreError> {
+        let leaving = self.store.layout().temporary().join(LEAVING);
+        match fs::rename(&link.path, &leaving) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            other => other?,
+        }
+        if claim_time(&fs::metadata(&leaving)?) != link.claimed {
+            fs::rename(&leaving, &link.path)?;
+            return Ok(false);
+        }
+        dirty.changed(&link.path);
+        remove(&leaving, &mut Dirty::default())?;
+        Ok(true)
     }
 
     /// Adds what the repository `name` has to the census, its manifests `gone` not counted.
@@ -132,12 +174,13 @@ impl Writer {
         for file in read::file_names(&repository.blobs())?.into_iter().flatten() {
             let Some(digest) = parse_digest_file(&file?) else { continue };
             let path = repository.blob(&digest);
-            let young =
-                || fs::metadata(&path).and_then(|m| m.modified()).is_ok_and(|modified| modified >= before);
-            if named.contains(&digest) || (!freed.contains(&digest) && young()) {
+            let metadata = fs::metadata(&path)?;
+            let claimed = claim_time(&metadata);
+            let since = if freed.contains(&digest) { claimed } else { metadata.modified().ok() };
+            if named.contains(&digest) || since.is_some_and(|since| since >= before) {
                 census.kept.insert(digest);
             } else {
-                census.links.push(path);
+                census.links.push(Link { path, digest, claimed });
             }
         }
         census.freed.append(&mut freed);
@@ -146,6 +189,14 @@ impl Writer {
 }
 
 impl Store {
+    /// Claims the blob `digest` of `name` for a push that was told that it is here. Returns whether it still is.
+    pub fn claim_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<bool, StoreError> {
+        match self.layout().repository(name) {
+            Some(repository) => Ok(claim(&repository.blob(digest))?),
+            None => Ok(false),
+        }
+    }
+
     /// The manifests of a repository, with tags or without, in no particular order.
     pub fn manifests(&self, name: &RepositoryName) -> Result<Vec<Digest>, ContentError> {
         let Some(repository) = self.layout().repository(name) else { return Ok(Vec::new()) };
@@ -168,4 +219,27 @@ impl Store {
         }
         Ok(members)
     }
+}
+
+/// Claims the blob of which `link` is the file in its repository. Returns whether there is such a file.
+pub(super) fn claim(link: &Path) -> io::Result<bool> {
+    let file = match fs::OpenOptions::new().write(true).open(link) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let metadata = file.metadata()?;
+    let age = claim_time(&metadata).map(|claimed| SystemTime::now().duration_since(claimed));
+    // A claim from the future was made before the clock was set.
+    if !age.is_some_and(|age| age.is_ok_and(|age| age < RENEW)) {
+        file.set_len(1)?;
+        file.file().set_modified(SystemTime::now())?;
+    }
+    // A sweep that came in between has it under another name, and looks at its time only now.
+    link.try_exists()
+}
+
+/// When a push claimed the blob of which this is the file in its repository; none when none did.
+fn claim_time(link: &Metadata) -> Option<SystemTime> {
+    if link.len() > 0 { link.modified().ok() } else { None }
 }

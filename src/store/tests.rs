@@ -378,3 +378,111 @@ fn a_sweep_removes_only_what_nothing_refers_to() {
     assert_eq!(writer.sweep(NOW, false).unwrap().blobs, 1);
     assert!(!store.has_blob(&image.digest).unwrap());
 }
+
+/// Makes everything that is in the store, and every claim, look as if it were `age` old.
+fn age(store: &Store, age: Duration) {
+    let then = std::time::SystemTime::now() - age;
+    let mut folders = vec![store.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                fs::OpenOptions::new().write(true).open(path).unwrap().file().set_modified(then).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sweep_leaves_what_a_push_counts_on() {
+    let (_directory, store) = store();
+    let (day, hour) = (Duration::from_hours(24), Duration::from_hours(1));
+    let writer = store.writer("test", NOW).unwrap();
+    let blobs = [&b"claimed"[..], b"claimed long ago", b"claimed and then deleted", b"not claimed"];
+    let [claimed, before, deleted, other] = blobs.map(|bytes| put_blob(&writer, bytes));
+    let mut batch = writer.batch();
+    for digest in [&claimed, &before, &deleted, &other] {
+        batch.link_blob(&name("a"), digest).unwrap();
+    }
+    batch.commit().unwrap();
+    assert!(store.claim_blob(&name("a"), &before).unwrap());
+    age(&store, 2 * day);
+    for digest in [&claimed, &deleted] {
+        assert!(store.claim_blob(&name("a"), digest).unwrap());
+    }
+    assert!(!store.claim_blob(&name("b"), &claimed).unwrap(), "there it is not");
+    let mut batch = writer.batch();
+    assert!(batch.delete_blob(&name("a"), &deleted).unwrap());
+    batch.commit().unwrap();
+    assert!(!store.claim_blob(&name("a"), &deleted).unwrap());
+
+    assert_eq!(writer.sweep(day, false).unwrap().blobs, 3);
+    assert!(store.blob(&name("a"), &claimed).unwrap().is_some());
+    for digest in [&before, &deleted, &other] {
+        assert!(!store.has_blob(digest).unwrap(), "{digest}");
+    }
+    age(&store, hour);
+    assert!(store.claim_blob(&name("a"), &claimed).unwrap());
+    age(&store, 2 * day);
+    assert_eq!(writer.sweep(day, false).unwrap().blobs, 1);
+}
+
+#[test]
+fn a_claim_holds_when_it_comes_after_the_plan_and_when_the_manifest_goes() {
+    let (_directory, store) = store();
+    let day = Duration::from_hours(24);
+    let writer = store.writer("test", NOW).unwrap();
+    let config = put_blob(&writer, b"{}");
+    let mut batch = writer.batch();
+    let image = put_image(&mut batch, "a", "1");
+    batch.link_blob(&name("a"), &config).unwrap();
+    batch.commit().unwrap();
+    age(&store, 2 * day);
+
+    let gone = [(name("a"), [image.digest.clone()].into())].into();
+    let plan = || {
+        let mut batch = writer.batch();
+        batch.delete_manifest(&name("a"), &image.digest).unwrap();
+        batch.commit().unwrap();
+        writer.plan_sweep(&gone, day).unwrap()
+    };
+    assert_eq!(writer.plan_sweep(&gone, day).unwrap().swept().blobs, 2);
+    let sweep = plan();
+    assert!(store.claim_blob(&name("a"), &config).unwrap());
+    writer.finish_sweep(&sweep).unwrap();
+    assert!(store.blob(&name("a"), &config).unwrap().is_some());
+    assert!(!store.has_blob(&image.digest).unwrap());
+    writer.finish_sweep(&plan()).unwrap();
+    assert!(store.blob(&name("a"), &config).unwrap().is_some());
+    age(&store, 2 * day);
+    writer.finish_sweep(&plan()).unwrap();
+    assert!(!store.has_blob(&config).unwrap());
+}
+
+#[test]
+fn clocks_that_jump_lose_nothing() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    let blob = put_blob(&writer, b"from the future");
+    let mut batch = writer.batch();
+    let image = put_image(&mut batch, "a", "1");
+    batch.link_blob(&name("a"), &blob).unwrap();
+    batch.commit().unwrap();
+    let (id, mut upload) = store.begin_upload(&name("a"), crate::oci::Algorithm::Sha256).unwrap();
+    upload.append(b"half").unwrap();
+    for back in [Duration::ZERO, Duration::from_hours(24 * 400)] {
+        // As if the clock had been set back since.
+        let ahead = std::time::SystemTime::now() + back;
+        let file = store.layout().blob(&blob);
+        fs::OpenOptions::new().write(true).open(file).unwrap().file().set_modified(ahead).unwrap();
+        let data = store.layout().upload(&id).join("data");
+        fs::OpenOptions::new().write(true).open(data).unwrap().file().set_modified(ahead).unwrap();
+        assert_eq!(writer.sweep(Duration::from_hours(1), false).unwrap(), Swept::default());
+        assert!(store.idle_uploads(Duration::from_hours(1)).unwrap().is_empty());
+        assert!(store.blob(&name("a"), &blob).unwrap().is_some());
+        assert_eq!(store.resolve(&name("a"), &tag("1")).unwrap(), Some(image.clone()));
+    }
+    assert_eq!(store.resume_upload(&id).unwrap().unwrap().size(), 4);
+}

@@ -116,9 +116,9 @@ impl Store {
         Ok(Some(Upload { store, directory, repository, data, hasher, algorithm: Algorithm::Sha256, size }))
     }
 
-    /// Removes uploads to which nothing was added for `age`. Returns how many those were.
-    pub fn expire_uploads(&self, age: Duration) -> Result<usize, StoreError> {
-        let mut removed = 0;
+    /// The uploads to which nothing was added for `age`, as the clock and the files say.
+    pub fn idle_uploads(&self, age: Duration) -> Result<Vec<UploadId>, StoreError> {
+        let mut found = Vec::new();
         for file in read::file_names(&self.layout().uploads())?.into_iter().flatten() {
             let Ok(id) = file?.parse::<UploadId>() else { continue };
             let directory = self.layout().upload(&id);
@@ -126,13 +126,16 @@ impl Store {
             let metadata = fs::metadata(data_file(&directory)).or_else(|_| fs::metadata(&directory));
             let changed = metadata.and_then(|metadata| metadata.modified());
             let idle = changed.map(|changed| SystemTime::now().duration_since(changed).unwrap_or_default());
-            if !idle.is_ok_and(|idle| idle >= age) {
-                continue;
+            if idle.is_ok_and(|idle| idle >= age) {
+                found.push(id);
             }
-            remove_directory(&directory)?;
-            removed += 1;
         }
-        Ok(removed)
+        Ok(found)
+    }
+
+    /// Removes an upload and what has arrived of it.
+    pub fn remove_upload(&self, id: &UploadId) -> Result<(), StoreError> {
+        Ok(remove_directory(&self.layout().upload(id))?)
     }
 }
 
@@ -161,7 +164,16 @@ impl Upload {
     }
 
     /// Makes what has arrived the blob `digest` of its repository, if it is that, and durable.
-    pub fn commit(mut self, digest: &Digest, writer: &Writer) -> Result<(), StoreError> {
+    pub fn commit(self, digest: &Digest, writer: &Writer) -> Result<(), StoreError> {
+        let directory = self.directory.clone();
+        let committed = self.place(digest, writer);
+        if committed.as_ref().is_err_and(StoreError::is_storage_full) {
+            remove_directory(&directory)?;
+        }
+        committed
+    }
+
+    fn place(mut self, digest: &Digest, writer: &Writer) -> Result<(), StoreError> {
         if self.algorithm != digest.algorithm() {
             self.hasher = hash(&mut self.data, digest.algorithm())?.0;
         }
@@ -177,9 +189,7 @@ impl Upload {
         fs::rename(data_file(&self.directory), &path)?;
         writer.note_dirty(dirty);
         note_good(&self.store, digest, &self.data)?;
-        let mut batch = writer.batch();
-        batch.link_blob(&self.repository, digest)?;
-        batch.commit()?;
+        writer.add_blob(&self.repository, digest)?;
         Ok(remove_directory(&self.directory)?)
     }
 

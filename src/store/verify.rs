@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -33,6 +34,11 @@ impl Stamp {
         Self { size: metadata.len(), modified: metadata.modified().ok(), inode }
     }
 
+    /// The stamp of the file at `path`; that of a missing one when it cannot be looked at.
+    pub fn at(path: &Path) -> Self {
+        std::fs::metadata(path).map_or_else(|_| Self::missing(), |metadata| Self::of(&metadata))
+    }
+
     /// The stamp of a file that should be there and is not.
     pub fn missing() -> Self {
         Self { size: 0, modified: None, inode: 0 }
@@ -56,7 +62,15 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Verdict {
     stamp: Stamp,
-    good: bool,
+    condition: Condition,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Good,
+    Damaged,
+    /// The disk did not give the bytes. It may the next time.
+    Unreadable,
 }
 
 impl Verified {
@@ -67,7 +81,12 @@ impl Verified {
         let mut state = self.lock();
         loop {
             match state.verdicts.get(digest) {
-                Some(verdict) if verdict.stamp == stamp => return outcome(verdict.good, digest),
+                Some(verdict) if verdict.stamp == stamp && verdict.condition == Condition::Good => {
+                    return Ok(());
+                }
+                Some(verdict) if verdict.stamp == stamp && verdict.condition == Condition::Damaged => {
+                    return Err(ContentError::Damaged(digest.clone()));
+                }
                 _ if state.running.contains(digest) => {
                     state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
@@ -80,24 +99,37 @@ impl Verified {
         let mut state = self.lock();
         state.running.remove(digest);
         self.ended.notify_all();
-        let good = result?;
-        state.note(digest, Verdict { stamp, good });
-        outcome(good, digest)
+        let condition = match result {
+            Ok(true) => Condition::Good,
+            Ok(false) => Condition::Damaged,
+            Err(_) => Condition::Unreadable,
+        };
+        state.note(digest, Verdict { stamp, condition });
+        if result? { Ok(()) } else { Err(ContentError::Damaged(digest.clone())) }
     }
 
     /// Remembers what is known from elsewhere: that `digest` was just written, or was found missing.
     pub fn note(&self, digest: &Digest, stamp: Stamp, good: bool) {
-        self.lock().note(digest, Verdict { stamp, good });
+        let condition = if good { Condition::Good } else { Condition::Damaged };
+        self.lock().note(digest, Verdict { stamp, condition });
     }
 
-    /// Whether `digest` was found damaged, and the file has not changed since.
+    /// Whether `digest` was found damaged or unreadable, and the file has not changed since.
     pub fn is_damaged(&self, digest: &Digest, stamp: Stamp) -> bool {
-        self.lock().verdicts.get(digest).is_some_and(|verdict| verdict.stamp == stamp && !verdict.good)
+        let is_bad = |verdict: &Verdict| verdict.stamp == stamp && verdict.condition != Condition::Good;
+        self.lock().verdicts.get(digest).is_some_and(is_bad)
     }
 
-    /// All that were found damaged and have not been found good since.
+    /// All that were found damaged or unreadable and have not been found good since.
     pub fn damaged(&self) -> Vec<Digest> {
-        self.lock().verdicts.iter().filter(|(_, v)| !v.good).map(|(digest, _)| digest.clone()).collect()
+        self.found_damaged().into_iter().map(|(digest, _)| digest).collect()
+    }
+
+    /// The same, with what was known of their files then.
+    pub fn found_damaged(&self) -> Vec<(Digest, Stamp)> {
+        let state = self.lock();
+        let bad = state.verdicts.iter().filter(|(_, verdict)| verdict.condition != Condition::Good);
+        bad.map(|(digest, verdict)| (digest.clone(), verdict.stamp)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -109,14 +141,10 @@ impl Verified {
 impl State {
     fn note(&mut self, digest: &Digest, verdict: Verdict) {
         if self.verdicts.len() >= REMEMBERED {
-            self.verdicts.retain(|_, v| !v.good);
+            self.verdicts.retain(|_, verdict| verdict.condition != Condition::Good);
         }
         self.verdicts.insert(digest.clone(), verdict);
     }
-}
-
-fn outcome(good: bool, digest: &Digest) -> Result<(), ContentError> {
-    if good { Ok(()) } else { Err(ContentError::Damaged(digest.clone())) }
 }
 
 /// Whether the bytes of `blob` are those of `digest`, by reading it as a whole.

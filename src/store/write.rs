@@ -46,6 +46,16 @@ impl Writer {
         }
     }
 
+    /// Makes the blob `digest`, which is in the store, a blob of the repository `name`, claimed for a push that will name it
+    /// in a manifest. It is durable when this returns.
+    pub fn add_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<(), StoreError> {
+        let mut batch = self.batch();
+        batch.link_blob(name, digest)?;
+        batch.commit()?;
+        self.store.claim_blob(name, digest)?;
+        Ok(())
+    }
+
     /// Makes every blob that was committed so far durable.
     pub fn sync(&self) -> Result<(), StoreError> {
         let mut dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));

@@ -40,16 +40,28 @@ pub(super) struct Client {
 impl Client {
     /// A client that trusts the authorities in `ca_files` besides the system's.
     pub(super) fn new(timeouts: Timeouts, ca_files: &[PathBuf]) -> Result<Self, SetupError> {
+        Self::with(timeouts.connect, Some(timeouts.idle), ca_files)
+    }
+
+    /// The same for sending bodies: it waits for an answer for as long as it takes, since that comes when all is sent.
+    pub(super) fn patient(timeouts: Timeouts, ca_files: &[PathBuf]) -> Result<Self, SetupError> {
+        Self::with(timeouts.connect, None, ca_files)
+    }
+
+    fn with(connect: Duration, idle: Option<Duration>, ca_files: &[PathBuf]) -> Result<Self, SetupError> {
         let mut authorities = Vec::new();
         for path in ca_files {
             authorities.extend(read_authorities(path)?);
         }
         let builder = || {
-            reqwest::Client::builder()
+            let client = reqwest::Client::builder()
                 .user_agent(concat!("dray/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(timeouts.connect)
-                .read_timeout(timeouts.idle)
-                .redirect(Policy::none())
+                .connect_timeout(connect)
+                .redirect(Policy::none());
+            match idle {
+                Some(idle) => client.read_timeout(idle),
+                None => client,
+            }
         };
         Ok(Self {
             proxied: with_trust(&builder, &authorities)?,

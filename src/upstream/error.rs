@@ -1,4 +1,4 @@
-//! Why something could not be read from a registry, in words that an operator can act on.
+//! Why something could not be read from a registry or pushed into one, in words that an operator can act on.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::credentials::CredentialError;
 use super::endpoint::EndpointError;
 use crate::oci::{Digest, ManifestError};
 
-/// Why reading from a registry failed.
+/// Why a registry could not be read from or pushed into.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// The options make no usable client; nothing was sent.
@@ -19,6 +19,16 @@ pub enum UpstreamError {
         /// What was wanted: an image reference, a blob of a repository, a list.
         what: String,
         /// The server that was asked, and for which registry if it stands in for another.
+        host: String,
+        /// What went wrong.
+        problem: Box<Problem>,
+    },
+    /// The registry that is pushed into, the way to it, or its answer is the trouble.
+    #[error("cannot push {what} into {host}: {problem}")]
+    Push {
+        /// What was to be pushed: a blob, a manifest or a tag of a repository.
+        what: String,
+        /// The server.
         host: String,
         /// What went wrong.
         problem: Box<Problem>,
@@ -230,11 +240,16 @@ impl UpstreamError {
         Self::Read { what: what.into(), host: host.into(), problem: Box::new(problem) }
     }
 
-    /// What went wrong, if a read did.
+    /// A failed push.
+    pub(super) fn push(what: impl Into<String>, host: impl Into<String>, problem: Problem) -> Self {
+        Self::Push { what: what.into(), host: host.into(), problem: Box::new(problem) }
+    }
+
+    /// What went wrong between a request and its answer, if something did.
     pub fn problem(&self) -> Option<&Problem> {
         match self {
             Self::Setup(_) => None,
-            Self::Read { problem, .. } => Some(problem),
+            Self::Read { problem, .. } | Self::Push { problem, .. } => Some(problem),
         }
     }
 
@@ -250,11 +265,34 @@ impl UpstreamError {
 
     /// What an operator may do about it.
     pub fn hint(&self) -> Option<String> {
-        self.problem()?.hint()
+        match self {
+            Self::Setup(_) => None,
+            Self::Read { problem, .. } => problem.hint(),
+            Self::Push { problem, .. } => problem.push_hint(),
+        }
     }
 }
 
 impl Problem {
+    fn push_hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Unauthorized(refusal) => return Some(refusal.hint()),
+            Self::Missing(_) => {
+                "check the spelling of the registry and the prefix; some registries want a project made first"
+            }
+            Self::Unreachable { .. } | Self::TimedOut | Self::Broken(_) => {
+                "check that the registry is up and can be reached from here, then run the same command again: what has \
+                 arrived is not sent again"
+            }
+            Self::Status { status: 405, .. } => "this registry is read-only",
+            Self::Status { status: 507, .. } => {
+                "the registry's disk is full; make room, then run the same command again"
+            }
+            other => return other.hint(),
+        };
+        Some(hint.into())
+    }
+
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Unauthorized(refusal) => return Some(refusal.hint()),
@@ -308,7 +346,7 @@ impl Refusal {
                 looked_in.join(", ")
             ),
             Identity::Known { source } => format!(
-                "check that the account in {source} may read the repository; `podman login {registry}` or `docker \
+                "check that the account in {source} has the right to the repository; `podman login {registry}` or `docker \
                  login {registry}` replaces the credentials"
             ),
         }

@@ -43,7 +43,7 @@ impl Upstream {
         // The query may be a signature.
         let mut shown = url.clone();
         shown.set_query(None);
-        (Subject { endpoint, what: shown.into(), missing: Missing::File }, at)
+        (Subject { endpoint, what: shown.into(), missing: Missing::File, pushed: false }, at)
     }
 }
 

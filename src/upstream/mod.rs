@@ -1,5 +1,5 @@
-//! Reading from registries, and plain files from web servers: where a host's images are read from, who asks, and what to do when it does not work the
-//! first time.
+//! Reading from registries, and plain files from web servers: where a host's images are read from, who asks, and what to do
+//! when it does not work the first time. And pushing into registries, in the same way.
 //!
 //! Everything that comes from a registry is bounded in size and checked against the digest it was asked by, except for
 //! streamed blobs, whose reader hashes them. Connections that break are resumed; failures that may pass are tried
@@ -24,6 +24,7 @@ mod helper;
 mod host;
 mod manifest;
 mod pages;
+mod push;
 mod redirect;
 mod referrers;
 mod request;
@@ -45,6 +46,7 @@ pub use self::credentials::{CredentialError, CredentialStore};
 pub use self::endpoint::{EndpointError, parse_endpoint};
 pub use self::error::{Identity, Missing, Problem, Refusal, SetupError, UpstreamError};
 pub use self::helper::HelperError;
+pub use self::push::{Accepted, Pusher, ReadAt};
 pub use self::retry::RetryPolicy;
 
 use self::auth::Auth;

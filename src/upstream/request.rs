@@ -27,12 +27,19 @@ pub(super) struct Subject {
     pub(super) what: String,
     /// What a 404 means here.
     pub(super) missing: Missing,
+    /// Whether it is pushed there and not read from there.
+    pub(super) pushed: bool,
 }
 
 impl Subject {
     /// The error that `problem` with this request is.
     pub(super) fn error(&self, problem: impl Into<Problem>) -> UpstreamError {
-        UpstreamError::read(&self.what, self.endpoint.describe(), problem.into())
+        let (what, host) = (&self.what, self.endpoint.describe());
+        if self.pushed {
+            UpstreamError::push(what, host, problem.into())
+        } else {
+            UpstreamError::read(what, host, problem.into())
+        }
     }
 }
 
@@ -103,7 +110,7 @@ impl Upstream {
         missing: Missing,
     ) -> Result<Subject, UpstreamError> {
         let endpoint = self.shared.endpoints.locate(name).map_err(super::error::SetupError::from)?;
-        Ok(Subject { endpoint, what, missing })
+        Ok(Subject { endpoint, what, missing, pushed: false })
     }
 
     /// Gets a document of at most `limit` bytes, with as many tries as the policy allows.
@@ -205,7 +212,7 @@ impl Shared {
     }
 
     /// The failure that an error status means.
-    async fn refused(&self, subject: &Subject, response: Response) -> Failure {
+    pub(super) async fn refused(&self, subject: &Subject, response: Response) -> Failure {
         match response.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let by = authority(response.url());
@@ -226,7 +233,8 @@ impl Shared {
     }
 }
 
-fn challenges(response: &Response) -> Vec<Challenge> {
+/// What a server wants to know of who asks.
+pub(super) fn challenges(response: &Response) -> Vec<Challenge> {
     let values = response.headers().get_all(WWW_AUTHENTICATE).iter();
     values.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect()
 }

@@ -1,7 +1,7 @@
 //! A small HTTP client that shows responses as they are.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -51,10 +51,14 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream: BufReader::new(stream) }
+        Self::try_open(address).unwrap()
+    }
+
+    pub(crate) fn try_open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream: BufReader::new(stream) })
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
@@ -68,6 +72,17 @@ impl Connection {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Response {
+        self.try_request(method, target, headers, body).unwrap()
+    }
+
+    /// The same with a server that may end in the middle.
+    pub(crate) fn try_request(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Response> {
         let mut head = format!("{method} {target} HTTP/1.1\r\n");
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head.push_str("Host: site.local:5000\r\n");
@@ -79,8 +94,9 @@ impl Connection {
             head.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]);
         }
         head.push_str("\r\n");
-        self.send(&[head.as_bytes(), body].concat());
-        self.response(method == "HEAD")
+        // A server that refuses what comes may stop reading it; its answer says why.
+        let sent = self.stream.get_mut().write_all(&[head.as_bytes(), body].concat());
+        self.try_response(method == "HEAD").map_err(|error| sent.err().unwrap_or(error))
     }
 
     /// A request whose body comes in chunks, without its length being told.
@@ -96,24 +112,29 @@ impl Connection {
     }
 
     pub(crate) fn response(&mut self, head_only: bool) -> Response {
+        self.try_response(head_only).unwrap()
+    }
+
+    fn try_response(&mut self, head_only: bool) -> io::Result<Response> {
         let mut line = String::new();
-        self.stream.read_line(&mut line).unwrap();
-        let status =
-            line.split(' ').nth(1).unwrap_or_else(|| panic!("no status in {line:?}")).parse().unwrap();
+        self.stream.read_line(&mut line)?;
+        let status = line.split(' ').nth(1).ok_or(io::ErrorKind::UnexpectedEof)?.parse().unwrap();
         let mut headers = HashMap::new();
         loop {
             let mut line = String::new();
-            self.stream.read_line(&mut line).unwrap();
+            self.stream.read_line(&mut line)?;
             let Some((name, value)) = line.trim_end().split_once(": ") else { break };
             headers.insert(name.to_ascii_lowercase(), value.to_owned());
         }
         let mut body = Vec::new();
         if !head_only && !matches!(status, 204 | 304) {
-            let length = headers["content-length"].parse().unwrap();
-            self.stream.by_ref().take(length).read_to_end(&mut body).unwrap();
-            assert_eq!(body.len() as u64, length, "the connection broke off");
+            let length = headers.get("content-length").ok_or(io::ErrorKind::UnexpectedEof)?.parse().unwrap();
+            self.stream.by_ref().take(length).read_to_end(&mut body)?;
+            if body.len() as u64 != length {
+                return Err(io::Error::other(format!("broke off after {} of {length} bytes", body.len())));
+            }
         }
-        Response { status, headers, body }
+        Ok(Response { status, headers, body })
     }
 
     /// What comes until the other side closes the connection.

@@ -122,6 +122,43 @@ fn what_an_image_refers_to_need_not_be_there() {
 }
 
 #[test]
+fn every_shape_comes_back_as_it_was_pushed() {
+    let site = Site::open_to_pushes();
+    let subject = Descriptor::of(media_type::OCI_MANIFEST, &image(&json!({})));
+    let empty = Descriptor::of(media_type::OCI_EMPTY, b"{}");
+    let mut with_data = serde_json::to_value(&empty).unwrap();
+    with_data["data"] = json!("e30=");
+    let index = |extra: serde_json::Value| {
+        let mut index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []});
+        index.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        (media_type::OCI_INDEX, serde_json::to_vec(&index).unwrap())
+    };
+    let manifest = |extra: serde_json::Value| (media_type::OCI_MANIFEST, image(&extra));
+    let inner = index(json!({"annotations": {"which": "the inner one"}}));
+    let referrer = index(json!({"subject": subject, "artifactType": "a/kind"}));
+    for (tag, (media_type, body)) in [
+        ("empty-index", index(json!({}))),
+        ("inner-index", inner.clone()),
+        ("nested-index", index(json!({"manifests": [Descriptor::of(inner.0, &inner.1)]}))),
+        ("index-with-subject", referrer.clone()),
+        ("artifact", manifest(json!({"artifactType": "a/kind", "config": empty, "layers": [empty]}))),
+        ("data", manifest(json!({"config": with_data, "layers": [with_data]}))),
+        ("no-layers", manifest(json!({}))),
+        ("unknown-types", manifest(json!({"layers": [Descriptor::of("application/x-own", b"own")]}))),
+    ] {
+        put(&site, &format!("/v2/a/manifests/{tag}"), media_type, &body).expect(201);
+        let response = site.get(&format!("/v2/a/manifests/{tag}")).expect(200);
+        assert_eq!((response.header("content-type"), &response.body), (media_type, &body), "{tag}");
+        let head = site.head(&format!("/v2/a/manifests/{tag}")).expect(200);
+        assert_eq!(head.header("content-length"), body.len().to_string());
+    }
+    let list =
+        site.get(&format!("/v2/a/referrers/{}?artifactType=a/kind", subject.digest)).expect(200).json();
+    assert_eq!(list["manifests"][0]["digest"], Digest::sha256(&referrer.1).to_string());
+    assert_eq!(list["manifests"][0]["mediaType"], media_type::OCI_INDEX);
+}
+
+#[test]
 fn a_subject_makes_a_referrer() {
     let site = Site::open_to_pushes();
     let subject = image(&json!({}));

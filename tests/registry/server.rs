@@ -20,6 +20,42 @@ fn a_client_that_sends_its_request_too_slowly_is_dropped() {
 }
 
 #[test]
+fn a_client_that_stops_in_the_middle_of_a_body_is_told_so_and_dropped() {
+    let limits = Limits { body_time: Duration::from_millis(300), ..Limits::default() };
+    let mut site = Site::new();
+    site.reopen(Config { limits, ..Config::default() });
+    let location =
+        site.request("POST", "/v2/a/blobs/uploads/", b"").expect(202).header("location").to_owned();
+    for (method, target) in [("PATCH", location.as_str()), ("PUT", "/v2/a/manifests/1")] {
+        let mut slow = site.connect();
+        slow.send(
+            format!("{method} {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123").as_bytes(),
+        );
+        slow.response(false).expect(408);
+        assert!(slow.rest().is_empty(), "the connection is closed");
+    }
+    assert_eq!(site.get(&location).expect(204).header("range"), "0-2", "what came is kept");
+}
+
+#[test]
+fn stopping_lets_an_upload_finish() {
+    let mut site = Site::open_to_pushes();
+    let location =
+        site.request("POST", "/v2/a/blobs/uploads/", b"").expect(202).header("location").to_owned();
+    let mut connection = site.connect();
+    let head = format!("PATCH {location} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123");
+    connection.send(head.as_bytes());
+    std::thread::sleep(Duration::from_millis(100));
+    site.ask_to_stop();
+    std::thread::sleep(Duration::from_millis(200));
+    connection.send(b"4567890");
+    assert_eq!(connection.response(false).expect(202).header("range"), "0-9");
+    site.wait();
+    site.restart();
+    assert_eq!(site.get(&location).expect(204).header("range"), "0-9");
+}
+
+#[test]
 fn a_client_that_takes_nothing_is_dropped() {
     let limits = Limits { write_time: Duration::from_millis(300), ..Limits::default() };
     let site = Site::with(Config { limits, ..Config::default() });
@@ -50,6 +86,19 @@ fn there_are_no_more_connections_than_allowed() {
         }
         assert!(Instant::now() < until, "the place of a closed connection stays taken");
     }
+}
+
+#[test]
+fn there_are_no_more_connections_than_allowed_in_all() {
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let site = Site::with(Config { limits, ..Config::default() });
+    let mut open: Vec<_> = (0..2).map(|_| site.connect()).collect();
+    for connection in &mut open {
+        connection.request("GET", "/v2/", &[], b"").expect(200);
+    }
+    assert!(site.connect().rest().is_empty(), "the third is closed");
+    let metrics = open[0].request("GET", "/metrics", &[], b"").expect(200).text();
+    assert!(metrics.contains("dray_connections_refused_total 1\n"), "{metrics}");
 }
 
 #[test]

@@ -37,15 +37,24 @@ impl Site {
 
     /// Stops the server and starts another one that takes pushes, as if the process had been restarted.
     pub(crate) fn restart(&mut self) {
+        self.reopen(Config::default());
+    }
+
+    /// The same with other limits, users or certificates.
+    pub(crate) fn reopen(&mut self, config: Config) {
         self.ask_to_stop();
         self.wait();
         let store = Store::open(self.store.path()).unwrap();
         let wants = Some(Arc::new(Wants::open(&store.wants_file()).unwrap()));
-        self.start(Config { push: Some(store), wants, ..Config::default() });
+        self.start(Config { push: Some(store), wants, ..config });
     }
 
     pub(crate) fn with(config: Config) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::below(tempfile::tempdir().unwrap(), config)
+    }
+
+    /// A site whose store is in the folder `store` of `directory`.
+    pub(crate) fn below(directory: TempDir, config: Config) -> Self {
         let store = Store::create(&directory.path().join("store")).unwrap();
         let mut site =
             Self { address: ([127, 0, 0, 1], 0).into(), store, directory, stop: None, thread: None };

@@ -72,6 +72,55 @@ fn renewing_keeps_the_authority_and_needs_no_restart() {
     assert!(get(&site, &other.join("ca.crt"), "/healthz").is_err());
 }
 
+/// What OpenSSL's client says when it is to speak `version` of TLS only.
+fn s_client(site: &Site, authority: &std::path::Path, version: &str) -> String {
+    let output = Command::new("openssl")
+        .args(["s_client", "-connect", &site.address.to_string(), "-servername", "site.local"])
+        .args(["-verify_return_error", "-verify_hostname", "site.local", "-CAfile"])
+        .arg(authority)
+        // Without this the client itself refuses what is old.
+        .args([version, "-cipher", "ALL:@SECLEVEL=0"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn tls_is_1_2_or_later() {
+    let (site, directory) = site(Limits::default());
+    let authority = directory.join("ca.crt");
+    for (version, name) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let said = s_client(&site, &authority, version);
+        assert!(said.contains("Verify return code: 0 (ok)") && said.contains(name), "{said}");
+    }
+    for version in ["-tls1", "-tls1_1"] {
+        let said = s_client(&site, &authority, version);
+        // It is the server that refuses.
+        assert!(said.contains("SSL alert number") && said.contains("Cipher is (NONE)"), "{said}");
+    }
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_to_the_next_client() {
+    let (site, directory) = site(Limits::default());
+    let shown = || {
+        let said = s_client(&site, &directory.join("ca.crt"), "-tls1_3");
+        let begin = said.find("-----BEGIN CERTIFICATE-----").unwrap_or_else(|| panic!("{said}"));
+        said[begin..].split_inclusive("-----END CERTIFICATE-----").next().unwrap().replace('\r', "")
+    };
+    let on_disk = || std::fs::read_to_string(directory.join("server.crt")).unwrap().replace('\r', "");
+    let before = on_disk();
+    assert!(before.contains(&shown()));
+    init(&directory);
+    let until = Instant::now() + Duration::from_secs(20);
+    while !on_disk().contains(&shown()) {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(!before.contains(&shown()));
+}
+
 #[cfg(unix)]
 #[test]
 fn keys_are_readable_by_their_owner_only() {

@@ -135,6 +135,13 @@ fn a_wrong_digest_never_becomes_a_blob() {
         let location = begin(&site);
         site.request("PATCH", &location, b"bytes").expect(202);
         site.request("PUT", &format!("{location}?digest={wrong}"), b"").expect(400);
+        let location = begin(&site);
+        patch(&site, &location, "0-2", b"byt").expect(202);
+        let close = format!("{location}?digest={wrong}");
+        site.connect().request("PUT", &close, &[("Content-Range", "3-4")], b"es").expect(400);
+        let location = begin(&site);
+        site.connect().chunked("PATCH", &location, &[b"byt", b"es"]).expect(202);
+        site.request("PUT", &format!("{location}?digest={wrong}"), b"").expect(400);
         site.head(&format!("/v2/a/blobs/{wrong}")).expect(404);
     }
     let location = begin(&site);
@@ -204,8 +211,10 @@ fn abandoned_uploads_are_removed() {
     let site = Site::open_to_pushes();
     let location = begin(&site);
     site.request("PATCH", &location, b"x").expect(202);
-    assert_eq!(site.store.expire_uploads(Duration::from_hours(1)).unwrap(), 0);
-    assert_eq!(site.store.expire_uploads(Duration::ZERO).unwrap(), 1);
+    assert!(site.store.idle_uploads(Duration::from_hours(1)).unwrap().is_empty());
+    let idle = site.store.idle_uploads(Duration::ZERO).unwrap();
+    assert_eq!(idle.len(), 1);
+    site.store.remove_upload(&idle[0]).unwrap();
     assert_eq!(std::fs::read_dir(site.store.path().join("uploads")).unwrap().count(), 0);
 }
 
@@ -232,6 +241,38 @@ fn mounts() {
     let response = site.request("PUT", &format!("{location}?digest={digest}"), b"shared layer");
     arrived(&site, &response, &digest, b"shared layer");
     mount("mount=sha256:bad&from=a").expect(400);
+}
+
+/// Makes the links of a repository, and the content, look as if they were two days old.
+fn age(site: &Site, digest: &Digest) {
+    let then = std::time::SystemTime::now() - Duration::from_hours(48);
+    let link = format!("repositories/a/blobs/sha256-{}", digest.hex());
+    for file in [site.blob_file(digest), site.store.path().join(link)] {
+        let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+        file.set_modified(then).unwrap();
+    }
+}
+
+#[test]
+fn what_a_push_was_told_is_here_is_not_pruned_under_it() {
+    let site = Site::open_to_pushes();
+    let [asked, mounted, uploaded, other] =
+        ["asked", "mounted", "uploaded", "other"].map(|text| site.blob("a", text.as_bytes()));
+    for digest in [&asked, &mounted, &uploaded, &other] {
+        age(&site, digest);
+    }
+    site.head(&format!("/v2/a/blobs/{asked}")).expect(200);
+    site.request("POST", &format!("{UPLOADS}?mount={mounted}&from=a"), b"").expect(201);
+    site.request("POST", &format!("{UPLOADS}?digest={uploaded}"), b"uploaded").expect(201);
+    // As another process does it, with what it knows only from the disk.
+    let store = dray::store::Store::open(site.store.path()).unwrap();
+    let writer = store.writer("dray prune", Duration::from_secs(10)).unwrap();
+    assert_eq!(writer.sweep(Duration::from_hours(24), false).unwrap().blobs, 1);
+    drop(writer);
+    site.head(&format!("/v2/a/blobs/{other}")).expect(404);
+    for digest in [&asked, &mounted, &uploaded] {
+        site.get(&format!("/v2/a/blobs/{digest}")).expect(200);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A containerd of its own: root, state and socket in a temporary directory, no CRI, no system service.
+//! A containerd of its own: root, state and socket in a temporary directory, no system service.
 
 use std::{fs, path::Path, process::Command, thread, time::Duration};
 
@@ -16,6 +16,25 @@ pub(crate) struct Containerd {
 impl Containerd {
     #[track_caller]
     pub(crate) fn start() -> Self {
+        Self::configured(|_| "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n".to_owned())
+    }
+
+    /// One that takes orders from a kubelet as well.
+    #[track_caller]
+    pub(crate) fn with_cri() -> Self {
+        Self::configured(|path| {
+            let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
+            format!(
+                "[{cri}.containerd]\nsnapshotter = \"native\"\n\
+                 [{cri}.registry]\nconfig_path = \"{path}/hosts\"\n\
+                 [{cri}]\nstream_server_port = \"0\"\n",
+                path = path.display()
+            )
+        })
+    }
+
+    #[track_caller]
+    fn configured(plugins: impl Fn(&Path) -> String) -> Self {
         // The path of a socket is short by law (108 bytes), so not below the target directory.
         let dir = tempfile::Builder::new().prefix("ctd").tempdir_in("/tmp").unwrap();
         let path = dir.path().display();
@@ -23,9 +42,10 @@ impl Containerd {
             "version = 2\n\
              root = \"{path}/root\"\n\
              state = \"{path}/state\"\n\
-             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             {}\
              [grpc]\n\
-             address = \"{path}/sock\"\n"
+             address = \"{path}/sock\"\n",
+            plugins(dir.path())
         );
         fs::write(dir.path().join("config.toml"), settings).unwrap();
         fs::create_dir(dir.path().join("hosts")).unwrap();
@@ -75,6 +95,27 @@ impl Containerd {
             .arg(self.hosts())
             .arg(reference)
             .succeed();
+    }
+
+    /// Pulls as a kubelet has it done: `PullImage` of the Container Runtime Interface, gRPC over the socket. The request is a
+    /// message with the image's name in field 1 of field 1.
+    #[track_caller]
+    pub(crate) fn pull_as_kubelet(&self, reference: &str) {
+        let field = |content: &[u8]| [&[0x0a, u8::try_from(content.len()).unwrap()], content].concat();
+        let message = field(&field(reference.as_bytes()));
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let (request, answer) = (self.dir.path().join("request"), self.dir.path().join("answer"));
+        fs::write(&request, [&[0], &length[..], &message].concat()).unwrap();
+        let said = Command::new("curl")
+            .args(["-sS", "--http2-prior-knowledge", "--max-time", "60", "-D", "-", "--unix-socket"])
+            .arg(self.dir.path().join("sock"))
+            .args(["-H", "Content-Type: application/grpc", "-H", "TE: trailers", "--data-binary"])
+            .arg(format!("@{}", request.display()))
+            .arg("-o")
+            .arg(answer)
+            .arg("http://localhost/runtime.v1.ImageService/PullImage")
+            .succeed();
+        assert!(said.contains("grpc-status: 0"), "{reference}: {said}");
     }
 
     /// Runs a container from a pulled image and returns what it wrote.

@@ -21,6 +21,7 @@ pub(crate) struct Proxy {
 struct Line {
     rate: AtomicU64,
     received: AtomicU64,
+    sent: AtomicU64,
     since: Instant,
     spent: AtomicU64,
     closed: AtomicBool,
@@ -35,6 +36,7 @@ impl Proxy {
         let line = Arc::new(Line {
             rate: AtomicU64::new(rate),
             received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             since: Instant::now(),
             spent: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -65,6 +67,11 @@ impl Proxy {
         self.line.received.load(Ordering::Relaxed)
     }
 
+    /// How many bytes went to the upstream so far, headers included.
+    pub(crate) fn sent(&self) -> u64 {
+        self.line.sent.load(Ordering::Relaxed)
+    }
+
     /// Sets another rate, from now on.
     pub(crate) fn set_rate(&self, rate: u64) {
         self.line.rate.store(rate, Ordering::Relaxed);
@@ -80,11 +87,22 @@ impl Proxy {
     /// Waits until `bytes` came through.
     #[track_caller]
     pub(crate) fn wait_for(&self, bytes: u64) {
-        let deadline = Instant::now() + Duration::from_mins(1);
-        while self.received() < bytes {
-            assert!(Instant::now() < deadline, "only {} of {bytes} bytes came through", self.received());
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait_until(bytes, || self.received());
+    }
+
+    /// Waits until `bytes` went through to the upstream.
+    #[track_caller]
+    pub(crate) fn wait_for_sent(&self, bytes: u64) {
+        wait_until(bytes, || self.sent());
+    }
+}
+
+#[track_caller]
+fn wait_until(bytes: u64, count: impl Fn() -> u64) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while count() < bytes {
+        assert!(Instant::now() < deadline, "only {} of {bytes} bytes came through", count());
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -99,8 +117,8 @@ impl Drop for Proxy {
 
 impl Line {
     /// Takes `bytes` off the line's time: sleeps until they would have come through.
-    fn pace(&self, bytes: u64) {
-        self.received.fetch_add(bytes, Ordering::Relaxed);
+    fn pace(&self, bytes: u64, counter: &AtomicU64) {
+        counter.fetch_add(bytes, Ordering::Relaxed);
         let cost = bytes.saturating_mul(1_000_000_000) / self.rate.load(Ordering::Relaxed).max(1);
         let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         // An idle line saves nothing up: the time that is due never lies in the past.
@@ -116,9 +134,9 @@ impl Line {
 fn relay(client: TcpStream, server: TcpStream, line: &Arc<Line>) {
     let (Ok(client_again), Ok(server_again)) = (client.try_clone(), server.try_clone()) else { return };
     line.open.lock().unwrap().extend(client.try_clone());
-    thread::spawn(move || copy(client_again, server_again, |_| ()));
-    let line = Arc::clone(line);
-    thread::spawn(move || copy(server, client, |bytes| line.pace(bytes)));
+    let [up, down] = [Arc::clone(line), Arc::clone(line)];
+    thread::spawn(move || copy(client_again, server_again, |bytes| up.pace(bytes, &up.sent)));
+    thread::spawn(move || copy(server, client, |bytes| down.pace(bytes, &down.received)));
 }
 
 fn copy(mut from: TcpStream, mut to: TcpStream, paced: impl Fn(u64)) {

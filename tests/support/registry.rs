@@ -20,6 +20,8 @@ pub(crate) enum Access<'a> {
     ReadOnly,
     /// Pull only, with a user name and a password.
     Password(&'a str, &'a str),
+    /// Pull only, from another registry, of which it keeps copies.
+    CacheOf(&'a str),
 }
 
 /// A running registry.
@@ -74,11 +76,15 @@ impl Registry {
 
 fn write_settings(dir: &Path, data: &Path, access: Access<'_>) -> PathBuf {
     let maintenance = match access {
-        Access::Full => "",
+        Access::Full | Access::CacheOf(_) => "",
         Access::ReadOnly | Access::Password(..) => "  maintenance: {readonly: {enabled: true}}\n",
     };
+    let proxy = match access {
+        Access::CacheOf(url) => format!("proxy: {{remoteurl: {url}}}\n"),
+        Access::Full | Access::ReadOnly | Access::Password(..) => String::new(),
+    };
     let auth = match access {
-        Access::Full | Access::ReadOnly => String::new(),
+        Access::Full | Access::ReadOnly | Access::CacheOf(_) => String::new(),
         Access::Password(user, password) => {
             let users = dir.join("users");
             let lines = Command::new("htpasswd").args(["-nbB", user, password]).succeed();
@@ -94,7 +100,7 @@ fn write_settings(dir: &Path, data: &Path, access: Access<'_>) -> PathBuf {
          storage:\n  \
            filesystem: {{rootdirectory: {}}}\n  \
            delete: {{enabled: true}}\n\
-         {maintenance}{auth}",
+         {maintenance}{auth}{proxy}",
         data.display()
     );
     fs::write(&file, text).unwrap();

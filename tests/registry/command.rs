@@ -1,0 +1,112 @@
+//! `dray serve` and `dray wants` as they are started at a site.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use crate::client::{Connection, Response};
+use crate::support::command::Run;
+use crate::support::daemon::{Daemon, loopback_address};
+use crate::support::shelf;
+use crate::support::site::{Site, dray};
+
+fn serve(arguments: &[&str]) -> (Daemon, SocketAddr) {
+    let daemon = Daemon::start(dray().arg("serve").args(arguments).args(["--listen", "127.0.0.1:0"]));
+    let address = daemon.wait_for("address", loopback_address);
+    (daemon, address.parse().unwrap())
+}
+
+fn get(address: SocketAddr, target: &str) -> Response {
+    let headers = [("User-Agent", "containerd/2.1 \"quoted\"")];
+    Connection::open(address).request("GET", target, &headers, b"")
+}
+
+/// What nodes asked for in vain goes to the other side as a list, and comes back as a bundle.
+#[test]
+fn what_is_missing_is_locked_on_the_other_side_and_imported() {
+    let wanted = ["registry.k8s.io/pause:3.9", "docker.io/calico/node:v3.30.1"].map(str::to_owned);
+    let site = Site::new(
+        "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {name: plant-7}\nspec:\n  \
+         nodes: [linux/amd64, windows/ltsc2022]\n  runtimes: [containerd@1.7, containerd@2]\n  \
+         imageLists: [wants.txt]\n",
+    );
+    let upstream = shelf::serve(&site.path("upstream"), &wanted);
+    let store = site.path("store");
+    drop(dray::store::Store::create(&store).unwrap());
+    let (server, address) = serve(&["--store", store.to_str().unwrap()]);
+    for target in [
+        "/v2/pause/manifests/3.9?ns=k8s.gcr.io",
+        "/v2/registry.k8s.io/pause/manifests/3.9",
+        "/v2/calico/node/manifests/v3.30.1",
+    ] {
+        get(address, target).expect(404);
+    }
+    let list = get(address, "/api/v1/wants.txt").expect(200).text();
+    assert_eq!(list, "docker.io/calico/node:v3.30.1\nregistry.k8s.io/pause:3.9\n");
+    server.signal("TERM");
+    drop(server);
+    let wants = || dray().args(["wants", "--store"]).arg(&store).succeed();
+    assert_eq!(wants(), list);
+    fs::write(site.path("wants.txt"), wants()).unwrap();
+    let bundle = site.bundle(upstream.address());
+    site.import(&bundle, &store).succeed();
+    assert_eq!(wants(), "");
+    let (_server, address) = serve(&["--store", store.to_str().unwrap()]);
+    get(address, "/v2/pause/manifests/3.9?ns=k8s.gcr.io").expect(200);
+    get(address, "/v2/calico/node/manifests/v3.30.1").expect(200);
+    assert_eq!(get(address, "/api/v1/wants.txt").expect(200).text(), "");
+}
+
+#[test]
+fn the_access_log_is_text_or_json() {
+    let site = Site::new("");
+    let store = site.path("store");
+    drop(dray::store::Store::create(&store).unwrap());
+    for format in ["text", "json"] {
+        let (server, address) = serve(&["--store", store.to_str().unwrap(), "--access-log", format]);
+        get(address, "/v2/a/manifests/1?ns=quay.io").expect(404);
+        let line =
+            server.wait_for("line", |line| line.contains("/v2/a/manifests/1").then(|| line.to_owned()));
+        if format == "json" {
+            let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!((&entry["status"], &entry["method"]), (&404.into(), &"GET".into()));
+            assert_eq!(entry["userAgent"], "containerd/2.1 \"quoted\"");
+        } else {
+            assert!(line.contains(r#"GET "/v2/a/manifests/1?ns=quay.io" 404"#), "{line}");
+            assert!(line.ends_with(r#""containerd/2.1 \"quoted\"""#), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_asked_to_stop_ends_well() {
+    let site = Site::new("");
+    let store = site.path("store");
+    for signal in ["TERM", "INT"] {
+        let (mut server, address) = serve(&["--allow-push", "--store", store.to_str().unwrap()]);
+        // A connection that does nothing does not hold it up.
+        let mut idle = Connection::open(address);
+        idle.request("GET", "/v2/", &[], b"").expect(200);
+        server.signal(signal);
+        assert_eq!(server.wait(), 0, "{signal}");
+    }
+}
+
+#[test]
+fn what_would_be_open_to_everybody_is_not_started() {
+    let site = Site::new("");
+    let store = site.path("store");
+    let mut open = dray();
+    open.args(["serve", "--allow-push", "--listen", "0.0.0.0:0", "--store"]).arg(&store);
+    open.fail_with(2).says(&["everybody", "--htpasswd"]);
+    assert!(!store.exists());
+    dray()
+        .args(["serve", "--listen", "127.0.0.1:0", "--store"])
+        .arg(&store)
+        .fail_with(1)
+        .says(&["is not a store"]);
+    let plain = site.path("users");
+    fs::write(&plain, "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n").unwrap();
+    let mut weak = dray();
+    weak.args(["serve", "--allow-push", "--listen", "127.0.0.1:0", "--store"]).arg(&store);
+    weak.arg("--htpasswd").arg(&plain).fail_with(1).says(&["bcrypt"]);
+}
