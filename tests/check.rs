@@ -1,6 +1,8 @@
 //! `dray check`: the update that once failed, mixed clusters, and other distributions, node by node.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +10,10 @@ use dray::catalog::Catalog;
 use dray::oci::{Digest, NodeKind, Reference, media_type};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use self::support::command::Run as _;
+use self::support::shelf;
+use self::support::site::{Serve, Site};
 
 const OLD: &str = "k0s@v1.29.7+k0s.0";
 const NEW: &str = "k0s@v1.30.3+k0s.0";
@@ -378,4 +384,89 @@ fn wrong_input_is_named() {
     let addon = refused(&[&["--to", "openkruise@v1.9.0", "--nodes", &nodes][..], &lock].concat());
     assert!(addon.contains("not a release of Kubernetes"), "{addon}");
     refused(&["--to", NEW, "--nodes", &nodes]);
+}
+
+/// Nodes of the kinds that the images of [`shelf`] are for.
+fn two_nodes() -> String {
+    let node = |name: &str, image: &str, os: &str, kernel: &str| {
+        json!({
+            "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/os": os}},
+            "status": {"nodeInfo": {
+                "operatingSystem": os, "architecture": "amd64", "kubeletVersion": "v1.36.1+k0s",
+                "containerRuntimeVersion": "containerd://2.3.1", "osImage": image, "kernelVersion": kernel,
+            }},
+        })
+    };
+    let items =
+        [node("l", "Debian", "linux", "6.1"), node("w", "Windows Server 2022", "windows", "10.0.20348.2655")];
+    json!({"kind": "List", "items": items}).to_string()
+}
+
+#[test]
+fn store_bundle_lock_and_registry_give_the_same_answer() {
+    let (release, features) = ("k0s@v1.36.3+k0s.2", ["calico"]);
+    let kinds = ["linux/amd64", "windows(10.0.20348)/amd64"].map(|kind| kind.parse().unwrap());
+    let images: Vec<String> =
+        references(&[(release, &features)], &kinds).keys().map(ToString::to_string).collect();
+    let definition = "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {name: plant}\nspec:\n  \
+        nodes: [linux/amd64, windows/ltsc2022]\n  releases: [{k0s: v1.36.3+k0s.2, with: [calico]}]\n";
+    let site = Site::new(definition);
+    let upstream = shelf::serve(&site.path("upstream"), &images);
+    let mut flags = support::upstream::flags(upstream.address());
+    flags.extend([
+        "--upstream".to_owned(),
+        format!("mcr.microsoft.com=http://{}/mcr.microsoft.com", upstream.address()),
+    ]);
+    site.lock(upstream.address()).args(&flags[8..]).succeed();
+    let bundle = site.path("bundle.tar");
+    site.build(upstream.address(), &bundle).args(&flags[8..]).succeed();
+    site.import(&bundle, &site.path("store")).succeed();
+    let serve = Serve::start(&["--store", site.path("store").to_str().unwrap()]);
+
+    let desk = Desk::new();
+    desk.write("nodes.json", two_nodes());
+    desk.write("config.yaml", "apiVersion: k0s.k0sproject.io/v1beta1\nkind: ClusterConfig\nmetadata: {name: k0s}\nspec: {network: {provider: calico}}\n");
+    let common = ["--to", release, "--nodes", "nodes.json", "--cluster-config", "config.yaml"];
+    let path = |name: &str| site.path(name).to_str().unwrap().to_owned();
+    let (key, url) = (path("plant.pub"), format!("http://{}", serve.address()));
+    let (store, bundle, lock) = (path("store"), path("bundle.tar"), path("bundle.lock"));
+    let mut reports = Vec::new();
+    for source in [
+        &["--store", &store][..],
+        &["--bundle", &bundle, "--trust", &key],
+        &["--lock", &lock],
+        &["--registry", &url],
+    ] {
+        let (code, report) = desk.report(&[&common[..], source].concat());
+        assert_eq!(code, 0, "{source:?}: {report:#}");
+        assert!(report["nodes"].as_array().unwrap().iter().all(|node| node["ready"] == true), "{report:#}");
+        reports.push(report);
+    }
+    assert!(reports.windows(2).all(|pair| pair[0] == pair[1]), "{reports:#?}");
+
+    // Who signed a bundle is checked, or it is said that it is not.
+    let unchecked = desk.check(&[&common[..], &["--bundle", &bundle]].concat());
+    assert_eq!(unchecked.code, 0, "{unchecked}");
+    assert!(unchecked.stderr.contains("signatures are not checked"), "{unchecked}");
+    support::site::dray().args(["keygen", "-o"]).arg(site.path("other")).succeed();
+    let other = path("other.pub");
+    let refused = desk.check(&[&common[..], &["--bundle", &bundle, "--trust", &other]].concat());
+    assert_eq!(refused.code, 3, "{refused}");
+
+    // What is not there is missing in each.
+    let gone = site.path("upstream").join("repositories/quay.io+k0sproject+coredns");
+    assert!(gone.exists());
+    std::fs::remove_dir_all(gone).unwrap();
+    let (upstream_store, url) = (path("upstream"), format!("http://{}", upstream.address()));
+    for source in [["--store", &upstream_store], ["--registry", &url]] {
+        let (code, report) = desk.report(&[&common[..], &source].concat());
+        assert_eq!(code, 4, "{source:?}: {report:#}");
+        assert!(
+            report["nodes"][0]["missing"].to_string().contains("quay.io/k0sproject/coredns"),
+            "{report:#}"
+        );
+        assert_eq!(report["nodes"][1]["ready"], true, "{report:#}");
+    }
+    let nobody = desk.check(&[&common[..], &["--registry", "http://127.0.0.1:1"]].concat());
+    assert_eq!(nobody.code, 1, "{nobody}");
 }

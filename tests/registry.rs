@@ -11,6 +11,8 @@ mod clients;
 mod command;
 #[path = "registry/delete.rs"]
 mod delete;
+#[path = "registry/extras.rs"]
+mod extras;
 #[path = "registry/faults.rs"]
 mod faults;
 #[path = "registry/files.rs"]

@@ -7,4 +7,5 @@ mod support;
 mod site_nodes {
     mod export;
     mod node_config;
+    mod upgrade;
 }

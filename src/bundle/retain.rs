@@ -63,7 +63,7 @@ impl Retention {
 
 /// The releases in the bundles that were imported into `store`.
 pub fn imported_releases(store: &Store) -> Result<BTreeSet<String>, RetainError> {
-    let locks = locks(store)?;
+    let locks = imported_locks(store)?;
     Ok(locks.into_iter().flat_map(|lock| lock.releases).map(|release| release.release).collect())
 }
 
@@ -71,7 +71,7 @@ pub fn imported_releases(store: &Store) -> Result<BTreeSet<String>, RetainError>
 /// does everything that was pushed. Nothing is changed.
 pub fn plan_retention(writer: &Writer, keep: &Keep) -> Result<Retention, RetainError> {
     let store = writer.store();
-    let locks = locks(store)?;
+    let locks = imported_locks(store)?;
     let known: BTreeSet<&str> =
         locks.iter().flat_map(|lock| &lock.releases).map(|release| release.release.as_str()).collect();
     if let Some(unknown) = keep.releases.iter().find(|release| !known.contains(release.as_str())) {
@@ -177,8 +177,8 @@ fn is_pulled_as(image: &LockedImage, pulled: &Reference) -> bool {
         && (other == own.name().as_str() || below(own.repository()))
 }
 
-/// The locks of all bundles that were imported and are not yet let go of.
-fn locks(store: &Store) -> Result<Vec<Lock>, RetainError> {
+/// The locks of the bundles that were imported into `store`, each once, in the order in which they first came.
+pub fn imported_locks(store: &Store) -> Result<Vec<Lock>, RetainError> {
     let mut locks = Vec::new();
     let mut seen = BTreeSet::new();
     for record in store.imports()? {

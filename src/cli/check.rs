@@ -9,23 +9,26 @@ use clap::{Args, ValueEnum};
 use dray::bundle::ServedBundles;
 use dray::catalog::ReleaseId;
 use dray::oci::Reference;
+use dray::site::RegistryUrl;
 use dray::site::check::{
-    self, CheckError, ClusterConfig, Delivery, Inputs, MAX_OBJECTS_BYTES, ObjectsError, Report, Source,
-    WorkerConfig, Workload,
+    self, CheckError, ClusterConfig, Delivery, Inputs, MAX_OBJECTS_BYTES, ObjectsError, Report, SiteRegistry,
+    Source, WorkerConfig, Workload,
 };
 use dray::store::Store;
 
+use super::bundles::Signers;
 use super::error::{CliError, Kind};
 use super::inputs::{self, read_bounded, read_lock};
 use super::output::write_file;
 use super::runtime::Context;
+use super::upstream;
 
 /// Say whether every node starts after an upgrade, before it is begun
 ///
 /// Works out which images each node will ask for, from the configuration as it is stored, and looks for them as the
-/// node's container runtime will, in a store, in bundles, or in what a lock says a bundle will have. Finds the image
-/// versions that k0s left in its ClusterConfig, and prints the patch that takes them out. Exit code 4 when anything would
-/// not start.
+/// node's container runtime will: in a store, in bundles, in a registry, or in what a lock says a bundle will have. Finds
+/// the image versions that k0s left in its ClusterConfig, and prints the patch that takes them out. Exit code 4 when
+/// anything would not start.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     kubectl -n kube-system get clusterconfig k0s -o json > config.json\n  \
@@ -48,6 +51,9 @@ pub(crate) struct Check {
 
     #[command(flatten)]
     content: ContentArgs,
+
+    #[command(flatten)]
+    signers: Signers,
 
     /// Write the patch for the configuration here, when there is one
     #[arg(long, value_name = "FILE")]
@@ -92,6 +98,9 @@ struct ContentArgs {
     /// What will serve the nodes: the bundle of this lock; may be repeated
     #[arg(long, value_name = "LOCK", num_args = 1..)]
     lock: Vec<PathBuf>,
+    /// What serves the nodes: this registry, which is asked for every image below the image's own host
+    #[arg(long, value_name = "URL")]
+    registry: Option<RegistryUrl>,
 }
 
 /// How images get to the nodes.
@@ -125,7 +134,7 @@ impl Check {
             target: &self.to,
             config: config.as_ref(),
             nodes: &nodes,
-            source: &self.content.open()?,
+            source: &self.source(context)?,
             delivery: self.delivery.into(),
             worker_configs: &worker_configs,
             workloads: &workloads,
@@ -139,6 +148,21 @@ impl Check {
         verdict(&report)
     }
 
+    fn source(&self, context: &Context) -> Result<Source, CliError> {
+        let ContentArgs { store, bundle, lock, registry } = &self.content;
+        if let Some(url) = registry {
+            let upstream = upstream::connect_site(&context.global, url)?;
+            return Ok(Source::Registry(Arc::new(SiteRegistry::new(upstream, url)?)));
+        }
+        if let Some(directory) = store {
+            return Ok(Source::Content(Arc::new(Store::open(directory).map_err(CliError::failed)?)));
+        }
+        if !lock.is_empty() {
+            return Ok(Source::Locks(lock.iter().map(|path| read_lock(path)).collect::<Result<_, _>>()?));
+        }
+        Ok(Source::Content(Arc::new(ServedBundles::new(self.signers.open(context, bundle)?)?)))
+    }
+
     fn write_patch(&self, context: &Context, report: &Report) -> Result<(), CliError> {
         let Some(path) = &self.patch else { return Ok(()) };
         if report.ready_with_patch.is_none() {
@@ -148,22 +172,6 @@ impl Check {
         let mut json = serde_json::to_string_pretty(&report.patch).map_err(CliError::failed)?;
         json.push('\n');
         write_file(path, json.as_bytes())
-    }
-}
-
-impl ContentArgs {
-    fn open(&self) -> Result<Source, CliError> {
-        if let Some(directory) = &self.store {
-            return Ok(Source::Content(Arc::new(Store::open(directory).map_err(CliError::failed)?)));
-        }
-        if !self.lock.is_empty() {
-            return Ok(Source::Locks(
-                self.lock.iter().map(|path| read_lock(path)).collect::<Result<_, _>>()?,
-            ));
-        }
-        let bundles = inputs::bundles(&self.bundle)?;
-        let served = ServedBundles::new(bundles).map_err(|error| CliError::new(Kind::Verification, error))?;
-        Ok(Source::Content(Arc::new(served)))
     }
 }
 

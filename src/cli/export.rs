@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use dray::catalog::ReleaseId;
 use dray::oci::{Algorithm, Hasher, Reference};
-use dray::site::export::{self, Archive, ExportError, ExportedImage, Importer, Request};
+use dray::site::export::{self, Archive, ExportError, ExportedImage, Form, Importer, Request};
 use dray::store::{ContentError, Store};
 use serde::Serialize;
 
@@ -53,7 +53,8 @@ pub(crate) struct Export {
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
 
-    /// The archive, or a directory, in which it gets a name that stays the same from release to release
+    /// The archive, or a directory, in which it gets a name that stays the same from release to release. For k3s and RKE2
+    /// a name that ends in .tar.zst has it compressed
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 }
@@ -77,10 +78,7 @@ impl Export {
             self.output.clone()
         };
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        if !self.importer.takes_name(&name) {
-            let error = format!("{} imports only files that are named *.tar", self.importer);
-            return Err(CliError::usage(error).hint(format!("write to {name}.tar")));
-        }
+        let form = self.importer.form(&name).ok_or_else(|| wrong_name(self.importer, &name))?;
         let store = Store::open(&self.store)?;
         let request = Request {
             importer: self.importer,
@@ -97,8 +95,8 @@ impl Export {
                 image.reference, image.digest, self.release
             ));
         }
-        let (bytes, images) = (archive.size(), archive.images().to_vec());
-        let sha256 = write(context, archive, store, &file)?;
+        let images = archive.images().to_vec();
+        let (bytes, sha256) = write(context, archive, form, store, &file)?;
         let directory = self.importer.directory(&kind);
         let exported = Exported { file, bytes, sha256, images, directory };
         context.output.result(&exported, || exported.text())
@@ -119,18 +117,36 @@ impl Exported {
     }
 }
 
-/// Writes the archive as a whole or not at all, and returns its SHA-256 in hexadecimal.
-fn write(context: &Context, archive: Archive, store: Store, file: &Path) -> Result<String, CliError> {
+fn wrong_name(importer: Importer, name: &str) -> CliError {
+    match importer {
+        Importer::K0s => CliError::usage("k0s imports only archives that are not compressed")
+            .hint("give a name that does not end in .zst or .tzst"),
+        Importer::K3s | Importer::Rke2 => CliError::usage(format!(
+            "{importer} imports only files that are named *.tar, *.tar.zst or *.tzst"
+        ))
+        .hint(format!("write to {name}.tar")),
+    }
+}
+
+/// Writes the archive as a whole or not at all, and returns its size in bytes and its SHA-256 in hexadecimal.
+fn write(
+    context: &Context,
+    archive: Archive,
+    form: Form,
+    store: Store,
+    file: &Path,
+) -> Result<(u64, String), CliError> {
     let bar = context.output.bytes_bar("exporting", archive.size());
     let progress = bar.clone();
     let file = file.to_owned();
-    let sha256 = runtime::block_on_work(move || {
+    let written = runtime::block_on_work(move || {
         let named = |error: io::Error| CliError::failed(format!("{}: {error}", file.display()));
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut temporary = tempfile::Builder::new().prefix(".dray-").tempfile_in(folder).map_err(named)?;
-        let mut out = Hashing { inner: temporary.as_file_mut(), hasher: Hasher::new(Algorithm::Sha256) };
-        archive.write(&store, &mut out, &mut |bytes| progress.inc(bytes))?;
-        let digest = out.hasher.finish();
+        let hasher = Hasher::new(Algorithm::Sha256);
+        let mut out = Hashing { inner: temporary.as_file_mut(), hasher, bytes: 0 };
+        archive.write_as(form, &store, &mut out, &mut |bytes| progress.inc(bytes))?;
+        let (bytes, digest) = (out.bytes, out.hasher.finish());
         temporary.as_file().sync_all().map_err(named)?;
         #[cfg(unix)]
         {
@@ -139,22 +155,24 @@ fn write(context: &Context, archive: Archive, store: Store, file: &Path) -> Resu
             temporary.as_file().set_permissions(everybody).map_err(named)?;
         }
         temporary.persist(&file).map_err(|error| named(error.error))?;
-        Ok(digest.hex().to_owned())
+        Ok((bytes, digest.hex().to_owned()))
     })?;
     bar.finish_and_clear();
-    Ok(sha256)
+    Ok(written)
 }
 
-/// Hashes what is written.
+/// Hashes and counts what is written.
 struct Hashing<W> {
     inner: W,
     hasher: Hasher,
+    bytes: u64,
 }
 
 impl<W: Write> Write for Hashing<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
         self.hasher.update(&bytes[..written]);
+        self.bytes += written as u64;
         Ok(written)
     }
 

@@ -4,6 +4,7 @@
 //! by other programs.
 
 mod build;
+mod bundles;
 mod check;
 mod demo;
 mod diff;
@@ -33,6 +34,7 @@ mod serve;
 mod sign;
 mod since;
 mod tls;
+mod upgrade_plan;
 mod upstream;
 mod verify;
 mod wants;
@@ -85,6 +87,7 @@ enum Command {
     Tls(tls::TlsCommand),
     Export(export::Export),
     Prepull(prepull::Prepull),
+    UpgradePlan(upgrade_plan::UpgradePlanCommand),
 }
 
 impl Command {
@@ -114,6 +117,7 @@ impl Command {
             Self::Tls(command) => command.run(context),
             Self::Export(command) => command.run(context),
             Self::Prepull(command) => command.run(context),
+            Self::UpgradePlan(command) => command.run(context),
         }
     }
 }

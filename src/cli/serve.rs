@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use dray::bundle::ServedBundles;
+use dray::bundle::{Bundle, ServedBundles};
+use dray::catalog::Catalog;
 use dray::registry::{AccessLog, Config, Naming, Server, Tls, Users, Wants};
+use dray::site::stock::{Brought, Stock};
 use dray::store::{Content, Store};
-use dray::trust;
 use serde::Serialize;
 
+use super::bundles::Signers;
 use super::error::CliError;
 use super::inputs;
 use super::runtime::{Context, serve, stop_signal};
@@ -35,13 +37,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "BUNDLE", num_args = 1..)]
     bundle: Vec<PathBuf>,
 
-    /// With --bundle: a public key that must have signed it, or a directory of them; may be repeated
-    #[arg(long, value_name = "PUB", value_delimiter = ',', requires = "bundle")]
-    trust: Vec<PathBuf>,
-
-    /// With --trust: how many different trusted keys must have signed
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threshold: usize,
+    #[command(flatten)]
+    signers: Signers,
 
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
@@ -109,9 +106,10 @@ impl Serve {
         let users = self.htpasswd.as_deref().map(Users::open).transpose().map_err(CliError::failed)?;
         let open = if self.allow_push { Store::create } else { Store::open };
         let store = self.store.as_deref().map(open).transpose().map_err(CliError::failed)?;
-        let images: Arc<dyn Content> = match &store {
-            Some(store) => Arc::new(store.clone()),
-            None => self.bundles(context)?,
+        let catalog = inputs::catalog(context)?;
+        let (images, stock): (Arc<dyn Content>, Stock) = match &store {
+            Some(store) => (Arc::new(store.clone()), Stock::of_store(store, catalog)),
+            None => self.bundles(context, catalog)?,
         };
         let config = Config {
             listen: self.listen,
@@ -127,6 +125,7 @@ impl Serve {
             users: users.map(Arc::new),
             private: self.private,
             access_log: self.access_log.map(access_log),
+            extras: Some(Arc::new(stock)),
             ..Config::default()
         };
         serve(async {
@@ -138,19 +137,12 @@ impl Serve {
         })
     }
 
-    fn bundles(&self, context: &Context) -> Result<Arc<dyn Content>, CliError> {
-        let bundles = inputs::bundles(&self.bundle)?;
-        if self.trust.is_empty() {
-            context
-                .output
-                .warn("signatures are not checked; name the keys that must have signed with --trust");
-        } else {
-            let policy = trust::read_policy(&self.trust, self.threshold)?;
-            for bundle in &bundles {
-                bundle.check_signatures(&policy)?;
-            }
-        }
-        Ok(Arc::new(ServedBundles::new(bundles)?))
+    fn bundles(&self, context: &Context, catalog: Catalog) -> Result<(Arc<dyn Content>, Stock), CliError> {
+        let bundles = self.signers.open(context, &self.bundle)?;
+        let brought = Brought::by(bundles.iter().map(Bundle::lock));
+        let served = Arc::new(ServedBundles::new(bundles)?);
+        let stock = Stock::of_bundles(brought, served.clone(), catalog);
+        Ok((served, stock))
     }
 }
 

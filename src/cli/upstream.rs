@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use dray::site::RegistryUrl;
 use dray::upstream::{CredentialStore, Options, Problem, Pusher, Upstream, UpstreamError};
 
 use super::error::{CliError, Kind};
@@ -20,6 +21,15 @@ pub(crate) fn connect(global: &Global) -> Result<Upstream, CliError> {
 /// What can push into registries, for this run of the command.
 pub(crate) fn pusher(global: &Global) -> Result<Pusher, CliError> {
     Ok(Pusher::new(options(global)?)?)
+}
+
+/// A reader of the registry at the site.
+pub(crate) fn connect_site(global: &Global, url: &RegistryUrl) -> Result<Upstream, CliError> {
+    let mut options = options(global)?;
+    if !url.is_https() {
+        options.plain_http.insert(url.authority().to_owned());
+    }
+    Ok(Upstream::new(options)?)
 }
 
 fn options(global: &Global) -> Result<Options, CliError> {

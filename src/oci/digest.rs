@@ -1,6 +1,7 @@
 //! Content digests: `sha256:<64 hex>` and `sha512:<128 hex>`, parsed once and strictly.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -169,6 +170,18 @@ impl Hasher {
             State::Sha512(state) => (Algorithm::Sha512, to_hex(&state.finalize())),
         };
         Digest { algorithm, hex: hex.into() }
+    }
+}
+
+/// Hashes what is written.
+impl io::Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bodies of responses: a few bytes, or a stretch of a blob read in large pieces.
+//! Bodies of responses: a few bytes, a stretch of a blob read in large pieces, or a file put together of both.
 
 use std::io;
 use std::pin::Pin;
@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::store::Blob;
 
 use super::access::Ending;
+use super::composed::Composed;
 use super::splice::Splices;
 
 /// How much of a blob is read at a time where it is in memory. What TLS takes at once is no more.
@@ -33,6 +34,8 @@ enum Kind {
     Bytes(Bytes),
     /// A stretch of a blob.
     Blob(BlobReader),
+    /// A file that is put together.
+    Composed(Box<Composed>),
 }
 
 impl Body {
@@ -42,8 +45,11 @@ impl Body {
 
     /// The bytes of `blob` from `start` to before `end`.
     pub(super) fn blob(blob: Blob, start: u64, end: u64) -> Self {
-        let reader = BlobReader { blob, position: start, end, reading: None, splices: None };
-        Self { kind: Kind::Blob(reader), ending: None }
+        Self { kind: Kind::Blob(BlobReader::new(blob, start, end, None)), ending: None }
+    }
+
+    pub(super) fn composed(composed: Composed) -> Self {
+        Self { kind: Kind::Composed(Box::new(composed)), ending: None }
     }
 
     /// Has the connection take a blob's bytes from its file itself, where it can.
@@ -52,8 +58,10 @@ impl Body {
         expect(unreachable_code, unused_variables, reason = "no connection can do that elsewhere")
     )]
     pub(super) fn splice(&mut self, splices: &Splices) {
-        if let Kind::Blob(reader) = &mut self.kind {
-            reader.splices = Some(splices.clone());
+        match &mut self.kind {
+            Kind::Bytes(_) => {}
+            Kind::Blob(reader) => reader.splices = Some(splices.clone()),
+            Kind::Composed(composed) => composed.splice(splices),
         }
     }
 
@@ -88,6 +96,11 @@ pub(super) struct BlobReader {
 }
 
 impl BlobReader {
+    /// Reads `blob` from `start` to before `end`, or has the connection do it that `splices` belongs to.
+    pub(super) fn new(blob: Blob, start: u64, end: u64, splices: Option<Splices>) -> Self {
+        Self { blob, position: start, end, reading: None, splices }
+    }
+
     fn left(&self) -> u64 {
         self.end - self.position
     }
@@ -117,7 +130,7 @@ impl BlobReader {
         })
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if let Some(splices) = &self.splices {
             let left = self.end - self.position;
             let place = (left > 0).then(|| splices.push(&self.blob, self.position, left));
@@ -167,6 +180,7 @@ impl hyper::body::Body for Body {
             Kind::Bytes(bytes) if bytes.is_empty() => None,
             Kind::Bytes(bytes) => Some(Ok(std::mem::take(bytes))),
             Kind::Blob(reader) => ready!(reader.poll(context)),
+            Kind::Composed(composed) => ready!(composed.poll(context)),
         };
         if let (Some(Ok(bytes)), Some(ending)) = (&frame, &mut this.ending) {
             ending.bytes += bytes.len() as u64;
@@ -178,6 +192,7 @@ impl hyper::body::Body for Body {
         match &self.kind {
             Kind::Bytes(bytes) => bytes.is_empty(),
             Kind::Blob(reader) => reader.left() == 0,
+            Kind::Composed(composed) => composed.left() == 0,
         }
     }
 
@@ -185,6 +200,7 @@ impl hyper::body::Body for Body {
         match &self.kind {
             Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Blob(reader) => SizeHint::with_exact(reader.left()),
+            Kind::Composed(composed) => SizeHint::with_exact(composed.left()),
         }
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, Response, header};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
-use crate::oci::{Algorithm, Digest, Hasher};
+use crate::oci::{Algorithm, Digest};
 use crate::store::{Blob, HostedFile};
 
 use super::about::text;
@@ -21,8 +21,6 @@ use super::request::Request;
 use super::route::Service;
 
 const PREFIX: &str = "/files/";
-/// How much of a file is hashed at a time.
-const CHUNK: usize = 1024 * 1024;
 /// Serves every Kubernetes release under two paths: with `release/` in front and without.
 const KUBERNETES: &str = "dl.k8s.io";
 
@@ -116,23 +114,10 @@ impl Service {
         if let Some(sum) = known(&self.sums) {
             return Ok(sum);
         }
-        let sum = hash(&self.blob_of(file)?, algorithm)?;
+        let sum = self.blob_of(file)?.digest(algorithm).map_err(ApiError::internal)?;
         let mut sums = self.sums.0.lock().unwrap_or_else(PoisonError::into_inner);
         sums.insert(file.digest.clone(), sum.clone());
         Ok(sum)
-    }
-}
-
-fn hash(blob: &Blob, algorithm: Algorithm) -> Result<Digest, ApiError> {
-    let (mut hasher, mut position, mut buffer) = (Hasher::new(algorithm), 0, vec![0; CHUNK]);
-    loop {
-        match blob.read_at(&mut buffer, position).map_err(ApiError::internal)? {
-            0 => return Ok(hasher.finish()),
-            read => {
-                hasher.update(&buffer[..read]);
-                position += read as u64;
-            }
-        }
     }
 }
 

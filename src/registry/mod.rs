@@ -21,7 +21,9 @@
 mod about;
 mod access;
 mod body;
+mod composed;
 mod error;
+mod extras;
 mod files;
 mod listing;
 mod lookup;
@@ -67,6 +69,7 @@ pub mod fuzzing {
 }
 
 pub use access::{Access, AccessLog};
+pub use extras::{Composition, Extra, ExtraError, Extras, Piece, Question};
 pub use naming::{Asked, Candidates, Naming};
 pub use path::{Endpoint, ManifestReference, PathError, Query};
 pub use range::{Wanted, parse as parse_range};

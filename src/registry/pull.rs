@@ -89,15 +89,26 @@ pub(super) fn blob(
 pub(super) fn send(
     request: &Request,
     digest: &Digest,
-    mut response: Response<Body>,
+    response: Response<Body>,
     blob: Blob,
 ) -> Result<Response<Body>, ApiError> {
-    if is_known(&request.headers, digest) {
+    deliver(request, digest, response, blob.size(), |start, end| Body::blob(blob, start, end))
+}
+
+/// The same for any content of `size` bytes that `identity` stands for; `body` makes the bytes from the first number to
+/// before the second.
+pub(super) fn deliver(
+    request: &Request,
+    identity: &Digest,
+    mut response: Response<Body>,
+    size: u64,
+    body: impl FnOnce(u64, u64) -> Body,
+) -> Result<Response<Body>, ApiError> {
+    if is_known(&request.headers, identity) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
-    let size = blob.size();
-    let (start, end) = match wanted(&request.headers, digest, size) {
+    let (start, end) = match wanted(&request.headers, identity, size) {
         Wanted::Whole => (0, size),
         Wanted::Part { start, end } => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -110,7 +121,7 @@ pub(super) fn send(
             let error = ApiError::new(
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 Code::SizeInvalid,
-                format!("the blob has {size} bytes, the range that was asked for lies outside"),
+                format!("there are {size} bytes, the range that was asked for lies outside"),
             );
             return Err(error.with_header(header::CONTENT_RANGE, range));
         }
@@ -118,7 +129,7 @@ pub(super) fn send(
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, BINARY);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - start));
-    *response.body_mut() = Body::blob(blob, start, end);
+    *response.body_mut() = body(start, end);
     Ok(response)
 }
 

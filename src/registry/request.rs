@@ -44,6 +44,11 @@ impl Request {
         Asked { name, ns: self.query.ns.as_deref(), host: self.host.as_deref() }
     }
 
+    /// The host and the port that the client meant to reach.
+    pub(super) fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+
     pub(super) fn is_read(&self) -> bool {
         matches!(self.method, Method::GET | Method::HEAD)
     }

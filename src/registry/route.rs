@@ -15,6 +15,7 @@ use super::about::{Counted, text};
 use super::access::{AccessLog, Ending, Told};
 use super::body::Body;
 use super::error::{ApiError, Code};
+use super::extras::Extras;
 use super::files::{self, Sums};
 use super::lookup::Lookup;
 use super::metrics::{Metrics, Route};
@@ -46,6 +47,10 @@ pub(super) struct Service {
     pub(super) counted: Arc<Counted>,
     pub(super) log: Option<AccessLog>,
     pub(super) sums: Arc<Sums>,
+    /// What is answered beside images and files.
+    pub(super) extras: Option<Arc<dyn Extras>>,
+    /// Whether clients come over TLS.
+    pub(super) secure: bool,
 }
 
 impl Service {
@@ -106,10 +111,18 @@ impl Service {
 
     async fn route(
         &self,
-        request: Request,
+        mut request: Request,
         endpoint: Result<Endpoint, PathError>,
         body: Incoming,
     ) -> Result<Response<Body>, ApiError> {
+        if self.may_be_extra(&request) {
+            let service = self.clone();
+            let (answer, same) = blocking(move || Ok((service.extra(&request)?, request))).await?;
+            request = same;
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+        }
         if request.is_read() && files::is_one(&request.path) {
             let service = self.clone();
             return blocking(move || service.file(&request)).await;

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::store::{Content, Store};
 
 use super::access::AccessLog;
+use super::extras::Extras;
 use super::naming::Naming;
 use super::receive::Incoming;
 use super::route::Service;
@@ -39,7 +40,7 @@ const SWEEP: Duration = Duration::from_hours(1);
 const SAVE: Duration = Duration::from_secs(5);
 
 /// How a registry serves.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Where to listen; port 0 takes any free one.
     pub listen: SocketAddr,
@@ -59,6 +60,8 @@ pub struct Config {
     pub private: bool,
     /// Receives an entry for each request.
     pub access_log: Option<AccessLog>,
+    /// Answers requests for what is neither an image nor a plain file.
+    pub extras: Option<Arc<dyn Extras>>,
 }
 
 impl Default for Config {
@@ -74,6 +77,7 @@ impl Default for Config {
             users: None,
             private: false,
             access_log: None,
+            extras: None,
         }
     }
 }
@@ -146,6 +150,8 @@ impl Server {
             counted: Arc::default(),
             log: config.access_log,
             sums: Arc::default(),
+            extras: config.extras,
+            secure: config.tls.is_some(),
         };
         Ok(Self { listener, address, limits: config.limits, tls: config.tls, service })
     }

@@ -8,6 +8,8 @@ mod fields;
 pub mod node_config;
 pub mod prepull;
 mod registry_url;
+pub mod stock;
+pub mod upgrade_plan;
 mod yaml;
 
 pub use registry_url::{ParseRegistryError, RegistryHost, RegistryUrl};

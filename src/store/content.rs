@@ -8,7 +8,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::file::{Span, Stretch};
-use crate::oci::{Descriptor, Digest, RepositoryName, Tag};
+use crate::oci::{Algorithm, Descriptor, Digest, Hasher, RepositoryName, Tag};
+
+/// How much of a blob is hashed at a time.
+const CHUNK: usize = 1024 * 1024;
 
 /// Images that can be looked up by name and read by digest.
 ///
@@ -125,6 +128,20 @@ impl Blob {
     /// Like [`Blob::read_at`], but never waits for a disk: none when it would have to, or when the system cannot tell.
     pub fn read_at_once(&self, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>> {
         self.0.read_at_once(buffer, position)
+    }
+
+    /// The digest of the blob by `algorithm`, computed by reading all of it.
+    pub fn digest(&self, algorithm: Algorithm) -> io::Result<Digest> {
+        let (mut hasher, mut position, mut buffer) = (Hasher::new(algorithm), 0, vec![0; CHUNK]);
+        loop {
+            match self.read_at(&mut buffer, position)? {
+                0 => return Ok(hasher.finish()),
+                read => {
+                    hasher.update(&buffer[..read]);
+                    position += read as u64;
+                }
+            }
+        }
     }
 }
 

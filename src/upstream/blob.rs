@@ -16,7 +16,7 @@ use super::error::{Missing, Problem, UpstreamError};
 use super::request::{Ask, Opened, Part, Subject};
 use super::retry::{Backoff, Failure, classify};
 use super::{Shared, Upstream, body};
-use crate::oci::{Descriptor, Hasher, RepositoryName};
+use crate::oci::{Descriptor, Digest, Hasher, RepositoryName};
 
 /// The largest blob that is read into memory, in bytes: configurations and signatures, not layers.
 pub const MAX_SMALL_BLOB: u64 = 4 * 1024 * 1024;
@@ -82,6 +82,24 @@ impl Upstream {
             return Err(subject.error(Problem::Digest { expected: blob.digest.clone(), actual }));
         }
         Ok(bytes.freeze())
+    }
+
+    /// The size of a blob in bytes, as the registry states it.
+    pub async fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> Result<u64, UpstreamError> {
+        let subject = self.subject(name, format!("blob {digest} of {name}"), Missing::Blob)?;
+        let url = subject.endpoint.url(&format!("blobs/{digest}"));
+        let ask = Ask { url, accept: "*/*", part: Part::Nothing };
+        let mut backoff = Backoff::new(self.shared.retry);
+        loop {
+            let failure = match self.shared.open(&subject, &ask).await {
+                Ok(opened) => match body::stated_length(&opened.response) {
+                    Some(size) => return Ok(size),
+                    None => Failure::final_(Problem::Answer("it does not say how large the blob is".into())),
+                },
+                Err(failure) => failure,
+            };
+            self.shared.wait(&mut backoff, failure, &subject).await?;
+        }
     }
 
     fn blob_subject(&self, name: &RepositoryName, blob: &Descriptor) -> Result<Subject, UpstreamError> {

@@ -1,6 +1,10 @@
 //! `dray export`: the archives are imported by containerd, podman and skopeo.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
 
@@ -93,6 +97,14 @@ fn export(site: &Site, release: &str, node: &str, output: &str) -> (Command, Pat
     (export, file)
 }
 
+/// `podman` with a storage of its own.
+fn podman(storage: &Path) -> Command {
+    let mut command = Command::new("podman");
+    command.args(["--storage-driver", "vfs", "--root"]).arg(storage.join("root"));
+    command.arg("--runroot").arg(storage.join("run")).env("XDG_RUNTIME_DIR", storage);
+    command
+}
+
 /// A file of the archive.
 fn member(archive: &PathBuf, path: &str) -> Value {
     let mut tar = Command::new("tar");
@@ -112,16 +124,10 @@ fn containerd_and_podman_take_the_archive_for_linux() {
 
         let containerd = Containerd::start();
         containerd.ctr().args(["images", "import", "--snapshotter", "native"]).arg(&file).succeed();
-        let podman = tempfile::tempdir().unwrap();
-        let podman_command = || {
-            let mut command = Command::new("podman");
-            command.args(["--storage-driver", "vfs", "--root"]).arg(podman.path().join("root"));
-            command.arg("--runroot").arg(podman.path().join("run"));
-            command.env("XDG_RUNTIME_DIR", podman.path());
-            command
-        };
-        podman_command().args(["load", "-q", "-i"]).arg(&file).succeed();
-        let loaded = podman_command().args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).succeed();
+        let storage = tempfile::tempdir().unwrap();
+        podman(storage.path()).args(["load", "-q", "-i"]).arg(&file).succeed();
+        let loaded =
+            podman(storage.path()).args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).succeed();
         for image in said["images"].as_array().unwrap() {
             let name = image["ref"].as_str().unwrap();
             // The name stands for what it stands for upstream, whatever is left out below it.
@@ -131,6 +137,36 @@ fn containerd_and_podman_take_the_archive_for_linux() {
         }
         assert_eq!(containerd.run(HUB, &["/bin/busybox", "echo", "preloaded"]), "preloaded\n");
     }
+}
+
+#[test]
+fn compressed_archives_are_imported_too() {
+    let site = site();
+    let release = "rke2@v1.36.99+rke2r1";
+    let (mut command, file) = export(&site, release, "linux/amd64", "linux.tar.zst");
+    let said: Value = serde_json::from_str(&command.args(["--format", "json"]).succeed()).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().len(), said["bytes"].as_u64().unwrap());
+    let sum = Command::new("sha256sum").arg(&file).succeed();
+    assert_eq!(sum.split_whitespace().next(), said["sha256"].as_str());
+    let (mut again, same) = export(&site, release, "linux/amd64", "again.tzst");
+    again.succeed();
+    assert!(fs::read(&file).unwrap() == fs::read(same).unwrap(), "two exports differ");
+
+    // As much memory as the reader of k3s and RKE2 has.
+    let plain = site.path("plain.tar");
+    let mut zstd = Command::new("zstd");
+    zstd.args(["-d", "-q", "--memory=32MB"]).arg(&file).arg("-o").arg(&plain).succeed();
+    let (mut uncompressed, expected) = export(&site, release, "linux/amd64", "linux.tar");
+    uncompressed.succeed();
+    assert!(fs::read(plain).unwrap() == fs::read(expected).unwrap(), "another archive");
+
+    let storage = tempfile::tempdir().unwrap();
+    podman(storage.path()).args(["load", "-q", "-i"]).arg(&file).succeed();
+    for image in said["images"].as_array().unwrap() {
+        podman(storage.path()).args(["image", "exists", image["ref"].as_str().unwrap()]).succeed();
+    }
+    let (mut k0s, _) = export(&site, "k0s@v1.36.99+k0s.0", "linux/amd64", "k0s.tar.zst");
+    k0s.fail_with(2).says(&["not compressed"]);
 }
 
 #[test]

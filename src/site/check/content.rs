@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::images::{Images, SiteRegistry};
 use crate::oci::{
-    Descriptor, Digest, Document, Image, ImageConfig, MAX_MANIFEST_BYTES, NodeKind, Platform, Reference,
-    RepositoryName, media_type,
+    Descriptor, Digest, Document, Image, ImageConfig, NodeKind, Platform, Reference, RepositoryName,
+    media_type,
 };
 use crate::resolve::{Lock, LockedImage};
 use crate::select::{self, Band};
@@ -23,6 +24,8 @@ const MAX_ENTRIES: usize = 10_000;
 pub enum Source {
     /// A store, or bundles served in place.
     Content(Arc<dyn Content>),
+    /// A registry that is asked over the network.
+    Registry(Arc<SiteRegistry>),
     /// What bundles will have, as their locks say.
     Locks(Vec<Lock>),
 }
@@ -79,7 +82,8 @@ impl<'a> Shelf<'a> {
             return Ok(found.clone());
         }
         let found = match self.source {
-            Source::Content(content) => look_up(content.as_ref(), reference)?,
+            Source::Content(content) => look_up(content, reference)?,
+            Source::Registry(registry) => look_up(registry.as_ref(), reference)?,
             Source::Locks(locks) => {
                 // Where two bundles have the same reference, the later one counts.
                 let images = locks.iter().rev().flat_map(|lock| &lock.images);
@@ -164,21 +168,14 @@ fn locked(image: &LockedImage, kind: &NodeKind, bands: &[&'static Band]) -> Opti
 }
 
 /// Looks up an image with all that belongs to it.
-fn look_up(content: &dyn Content, reference: &Reference) -> Result<Option<Found>, ContentError> {
+fn look_up(images: &dyn Images, reference: &Reference) -> Result<Option<Found>, ContentError> {
     let name = reference.name();
-    let digest = match (reference.digest(), reference.tag()) {
-        (Some(digest), _) => digest.clone(),
-        (None, Some(tag)) => match content.resolve(name, tag)? {
-            Some(root) => root.digest,
-            None => return Ok(None),
-        },
-        (None, None) => return Ok(None),
-    };
-    Ok(Some(match document(content, name, &digest)? {
-        Ok(Document::Index(index)) => Found::Index(entries(content, name, &index.manifests)?),
+    let Some(digest) = images.root(reference)? else { return Ok(None) };
+    Ok(Some(match document(images, name, &digest)? {
+        Ok(Document::Index(index)) => Found::Index(entries(images, name, &index.manifests)?),
         Ok(Document::Image(image)) => {
-            let missing = missing_blob(content, name, &image)?;
-            Found::Single(config(content, name, &image)?, missing)
+            let missing = missing_blob(images, name, &image)?;
+            Found::Single(config(images, name, &image)?, missing)
         }
         Err(missing) => Found::Single(None, Some(missing)),
     }))
@@ -186,11 +183,11 @@ fn look_up(content: &dyn Content, reference: &Reference) -> Result<Option<Found>
 
 /// A manifest, or why there is none.
 fn document(
-    content: &dyn Content,
+    images: &dyn Images,
     name: &RepositoryName,
     digest: &Digest,
 ) -> Result<Result<Document, String>, ContentError> {
-    match content.manifest(name, digest) {
+    match images.manifest(name, digest) {
         Ok(Some(manifest)) => {
             let parsed = Document::parse(Some(&manifest.media_type), manifest.bytes);
             Ok(parsed.map_err(|error| format!("{digest} cannot be read: {error}")))
@@ -203,7 +200,7 @@ fn document(
 
 /// The entries of an index, those of nested ones in the place of the entry that leads to them.
 fn entries(
-    content: &dyn Content,
+    images: &dyn Images,
     name: &RepositoryName,
     manifests: &[Descriptor],
 ) -> Result<Vec<Entry>, ContentError> {
@@ -215,16 +212,16 @@ fn entries(
             break;
         }
         let mut entry = Entry { platform: descriptor.platform.clone(), config: None, missing: None };
-        match document(content, name, &descriptor.digest)? {
+        match document(images, name, &descriptor.digest)? {
             Ok(Document::Index(inner)) if depth < MAX_DEPTH => {
                 waiting.extend(inner.manifests.into_iter().rev().map(|entry| (entry, depth + 1)));
                 continue;
             }
             Ok(Document::Index(_)) => entry.missing = Some("its indexes are nested too deep".to_owned()),
             Ok(Document::Image(image)) => {
-                entry.missing = missing_blob(content, name, &image)?;
+                entry.missing = missing_blob(images, name, &image)?;
                 if entry.platform.is_none() {
-                    entry.config = config(content, name, &image)?;
+                    entry.config = config(images, name, &image)?;
                 }
             }
             Err(missing) => entry.missing = Some(missing),
@@ -236,12 +233,12 @@ fn entries(
 
 /// The first blob of an image that is not there.
 fn missing_blob(
-    content: &dyn Content,
+    images: &dyn Images,
     name: &RepositoryName,
     image: &Image,
 ) -> Result<Option<String>, ContentError> {
     for blob in image.blobs() {
-        match content.blob_size(name, &blob.digest)? {
+        match images.blob_size(name, &blob.digest)? {
             Some(size) if size == blob.size => {}
             Some(_) => return Ok(Some(format!("its blob {} has another size than stated", blob.digest))),
             None => return Ok(Some(format!("its blob {} is not there", blob.digest))),
@@ -250,30 +247,14 @@ fn missing_blob(
     Ok(None)
 }
 
-/// What an image was built for, from its configuration.
+/// What an image was built for, from its configuration. Its absence or damage is told as that of a blob.
 fn config(
-    content: &dyn Content,
+    images: &dyn Images,
     name: &RepositoryName,
     image: &Image,
 ) -> Result<Option<Platform>, ContentError> {
-    let blob = match content.blob(name, &image.config.digest) {
-        Ok(Some(blob)) => blob,
-        // Its absence or damage is told as that of a blob.
-        Ok(None) | Err(ContentError::Damaged(_)) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    if blob.size() > MAX_MANIFEST_BYTES as u64 {
-        return Ok(None);
-    }
-    let mut bytes = vec![0; usize::try_from(blob.size()).unwrap_or_default()];
-    let mut done = 0;
-    while done < bytes.len() {
-        match blob.read_at(&mut bytes[done..], done as u64)? {
-            0 => return Ok(None),
-            read => done += read,
-        }
-    }
-    Ok(ImageConfig::parse(&bytes).ok().and_then(|config| config.platform()))
+    let bytes = images.config(name, &image.config)?;
+    Ok(bytes.and_then(|bytes| ImageConfig::parse(&bytes).ok()).and_then(|config| config.platform()))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod cluster_config;
 mod content;
 mod findings;
+mod images;
 mod needs;
 mod nodes;
 mod objects;
@@ -27,6 +28,7 @@ use serde_json::Value;
 pub use cluster_config::ClusterConfig;
 pub use content::Source;
 pub use findings::Finding;
+pub use images::SiteRegistry;
 pub use nodes::{Node, parse as parse_nodes};
 pub use objects::{MAX_OBJECTS_BYTES, ObjectsError};
 pub use patch::{Proposal, apply, merge_patch, propose};

@@ -1,7 +1,7 @@
 //! The archive itself: an uncompressed tar, laid out before it is written, with the same bytes every time.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::io::Write;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -9,11 +9,14 @@ use serde_json::{Value, json};
 use super::image::Exported;
 use super::{ExportError, ExportedImage};
 use crate::bundle::tar;
-use crate::oci::{Descriptor, Digest, Image, Reference, RepositoryName, media_type};
+use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Image, Reference, RepositoryName, media_type};
+use crate::registry::{Composition, Piece};
 use crate::store::{Content, ContentError};
 
 /// Bytes read and written at once.
 const CHUNK: usize = 1 << 20;
+/// What contents are filled up with to whole blocks, and what ends the archive.
+static ZEROS: [u8; 1024] = [0; 1024];
 
 /// An archive that can be written.
 #[derive(Debug)]
@@ -116,6 +119,24 @@ impl Archive {
         }
     }
 
+    /// The archive as a file that can be put together while it is sent. It is the same for the same store and request.
+    pub fn composition(&self) -> Composition {
+        let mut pieces = Vec::new();
+        for member in &self.members {
+            pieces.push(Piece::Bytes(tar::header(&member.path, member.size, self.mtime).into()));
+            pieces.push(match &member.source {
+                Source::Bytes(bytes) => Piece::Bytes(bytes.clone()),
+                Source::Blob(repository, digest) => {
+                    Piece::Blob { repository: repository.clone(), digest: digest.clone(), size: member.size }
+                }
+            });
+            pieces.push(zeros(member.size.next_multiple_of(tar::BLOCK) - member.size));
+        }
+        pieces.push(zeros(tar::END));
+        pieces.retain(|piece| piece.size() > 0);
+        Composition { identity: identity(&pieces), pieces }
+    }
+
     /// Writes the archive with the contents that `content` has, and says after each piece how many bytes it was.
     pub fn write(
         &self,
@@ -123,20 +144,51 @@ impl Archive {
         out: &mut dyn Write,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), ExportError> {
-        for member in &self.members {
-            out.write_all(&tar::header(&member.path, member.size, self.mtime))?;
-            match &member.source {
-                Source::Bytes(bytes) => out.write_all(bytes)?,
-                Source::Blob(name, digest) => {
-                    copy_blob(content, name, (digest, member.size), out, progress)?;
+        for piece in self.composition().pieces {
+            match piece {
+                Piece::Bytes(bytes) => {
+                    out.write_all(&bytes)?;
+                    progress(bytes.len() as u64);
+                }
+                Piece::Blob { repository, digest, size } => {
+                    copy_blob(content, &repository, (&digest, size), out, progress)?;
                 }
             }
-            write_zeros(out, member.size.next_multiple_of(tar::BLOCK) - member.size)?;
         }
-        write_zeros(out, tar::END)?;
         out.flush()?;
         Ok(())
     }
+
+    /// The digest of the archive by `algorithm`, computed by reading all that is in it.
+    pub fn digest(
+        &self,
+        content: &dyn Content,
+        algorithm: Algorithm,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Digest, ExportError> {
+        let mut hasher = Hasher::new(algorithm);
+        self.write(content, &mut hasher, progress)?;
+        Ok(hasher.finish())
+    }
+}
+
+fn zeros(count: u64) -> Piece {
+    // There are never more than end an archive.
+    let count = usize::try_from(count).map_or(ZEROS.len(), |count| count.min(ZEROS.len()));
+    Piece::Bytes(Bytes::from_static(&ZEROS[..count]))
+}
+
+/// Stands for the bytes of `pieces`: the digest of a list of their digests.
+fn identity(pieces: &[Piece]) -> Digest {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    for piece in pieces {
+        let line = match piece {
+            Piece::Bytes(bytes) => format!("{} {}\n", Digest::sha256(bytes), bytes.len()),
+            Piece::Blob { digest, size, .. } => format!("{digest} {size}\n"),
+        };
+        hasher.update(line.as_bytes());
+    }
+    hasher.finish()
 }
 
 /// Copies a blob, which the store has verified before it gives it.
@@ -159,10 +211,6 @@ fn copy_blob(
         progress(read as u64);
     }
     Ok(())
-}
-
-fn write_zeros(out: &mut dyn Write, count: u64) -> io::Result<()> {
-    io::copy(&mut io::repeat(0).take(count), out).map(drop)
 }
 
 fn blob_path(digest: &Digest) -> String {
@@ -232,6 +280,11 @@ mod tests {
         let mut written = Vec::new();
         archive.write(&store, &mut written, &mut |_| {}).unwrap();
         assert_eq!(written.len() as u64, archive.size());
+        let composition = archive.composition();
+        assert_eq!(composition.pieces.iter().map(Piece::size).sum::<u64>(), archive.size());
+        assert_eq!(composition.identity, archive.composition().identity);
+        let sum = archive.digest(&store, Algorithm::Sha256, &mut |_| {}).unwrap();
+        assert!(sum.matches(&written));
         let mut reader = ::tar::Archive::new(&written[..]);
         assert_eq!(reader.entries().unwrap().count(), 4);
     }

@@ -1,11 +1,12 @@
 //! Archives that nodes import at their start: the images of a release for one kind of node, for sites without a registry
 //! and for pull policy `Never`.
 //!
-//! An archive is an uncompressed tar with an OCI image layout, and beside it the `manifest.json` of `docker save`, in
+//! An archive is a tar, compressed only on request, with an OCI image layout, and beside it the `manifest.json` of `docker save`, in
 //! which RKE2 looks for its runtime image by tag. k0s hands the archive to containerd's importer, which takes the OCI part
 //! when both are there.
 
 mod archive;
+mod compressed;
 mod image;
 mod index;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 pub use archive::Archive;
+pub use compressed::Form;
 pub use image::Missing;
 use serde::Serialize;
 
@@ -65,10 +67,18 @@ impl Importer {
         format!("dray-{}-{}{build}-{}{variant}.tar", self.name(), kind.os(), kind.architecture())
     }
 
-    /// Whether files of this name are imported. k3s and RKE2 go by the extension; the content is a plain tar.
-    pub fn takes_name(self, name: &str) -> bool {
-        let is_tar = || name.rsplit_once('.').is_some_and(|(stem, end)| !stem.is_empty() && end == "tar");
-        self == Self::K0s || is_tar()
+    /// The form that a file of this name must have to be imported; none when no form makes it one. k3s and RKE2 go by the
+    /// extension, k0s imports plain archives of any name.
+    ///
+    /// Source: k3s `pkg/agent/containerd`, wharfie `pkg/tarfile`.
+    pub fn form(self, name: &str) -> Option<Form> {
+        let ends = |end: &str| name.strip_suffix(end).is_some_and(|stem| !stem.is_empty());
+        let says_zstd = ends(".zst") || ends(".tzst");
+        match self {
+            Self::K0s => (!says_zstd).then_some(Form::Tar),
+            Self::K3s | Self::Rke2 if ends(".tar") => Some(Form::Tar),
+            Self::K3s | Self::Rke2 => (ends(".tar.zst") || ends(".tzst")).then_some(Form::Zstd),
+        }
     }
 }
 

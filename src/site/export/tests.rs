@@ -15,11 +15,20 @@ fn file_names_stay_the_same_and_are_imported() {
         (Importer::Rke2, "windows(10.0.20348)/amd64", "dray-rke2-windows-10.0.20348-amd64.tar"),
     ] {
         assert_eq!(importer.file_name(&kind(node)), name);
-        assert!(importer.takes_name(name));
+        assert_eq!(importer.form(name), Some(Form::Tar));
     }
-    assert!(Importer::K0s.takes_name("anything"));
-    for name in ["images", ".tar", "images.tar.sha256", "images.TAR"] {
-        assert!(!Importer::K3s.takes_name(name), "{name}");
+    for (importer, name, form) in [
+        (Importer::K0s, "anything", Some(Form::Tar)),
+        (Importer::K0s, "images.tar.zst", None),
+        (Importer::K3s, "images.tar.zst", Some(Form::Zstd)),
+        (Importer::Rke2, "images.tzst", Some(Form::Zstd)),
+        (Importer::K3s, "images.zst", None),
+        (Importer::K3s, "images", None),
+        (Importer::K3s, ".tar", None),
+        (Importer::K3s, "images.tar.sha256", None),
+        (Importer::K3s, "images.TAR", None),
+    ] {
+        assert_eq!(importer.form(name), form, "{importer} {name}");
     }
 }
 
