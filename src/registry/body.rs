@@ -121,9 +121,10 @@ impl BlobReader {
 
     /// Starts to read the next piece from the disk.
     fn start(&self) -> JoinHandle<io::Result<Bytes>> {
-        let (blob, position, length) = (self.blob.clone(), self.position, self.next(DISK_PIECE));
+        let (blob, position) = (self.blob.clone(), self.position);
+        // Taken here, where it is given back as well: allocators keep far too much of what wanders between threads.
+        let mut piece = vec![0; self.next(DISK_PIECE)];
         tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; length];
             let read = blob.read_at(&mut piece, position)?;
             piece.truncate(read);
             Ok(Bytes::from(piece))
