@@ -7,22 +7,34 @@ use super::volume::{Blocks, CutError, Header, SetName, Slice, TailPlace, VolumeS
 use crate::oci::Digest;
 use crate::resolve::Lock;
 
-/// Where a bundle is cut, and what its volumes are called together.
+/// Where a bundle is cut, if it is, and what its files are called together.
 pub(super) struct Cutting {
     pub(super) set: SetName,
     pub(super) blocks: Blocks,
+    /// None for a bundle that is not cut.
     slices: Vec<Slice>,
 }
 
 impl Cutting {
-    /// Cuts the bundle of `lock` into volumes that are no larger than `size`.
-    pub(super) fn new(lock: &Lock, plan: &Plan, tail: &Tail, size: VolumeSize) -> Result<Self, CutError> {
+    /// Cuts the bundle of `lock` into volumes that are no larger than `size`, if there is one.
+    pub(super) fn new(
+        lock: &Lock,
+        plan: &Plan,
+        tail: &Tail,
+        size: Option<VolumeSize>,
+    ) -> Result<Self, CutError> {
         let blocks = Blocks::new(plan.tail);
-        let slices = cut(blocks, tail.bytes.len() as u64, size)?;
+        let slices = size.map(|size| cut(blocks, tail.bytes.len() as u64, size)).transpose()?;
+        let slices = slices.unwrap_or_default();
         let starts = slices.iter().map(|slice| slice.offset);
         let digest = tail.index.digest.clone();
         let set = SetName::new(lock.name.clone(), lock.sequence, digest, plan.mtime, starts);
         Ok(Self { set, blocks, slices })
+    }
+
+    /// Where each volume begins.
+    pub(super) fn starts(&self) -> Vec<u64> {
+        self.slices.iter().map(|slice| slice.offset).collect()
     }
 
     /// The part of the bundle that each volume has, and which blocks.

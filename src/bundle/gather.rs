@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::media::{Absent, Media, Why};
+use super::parity::Recovery;
 use super::read::BundleError;
 use super::volume::{Kind, MAX_VOLUMES, SetName, Volume, parse_path, volume_path, volumes_pattern};
 
@@ -40,6 +41,8 @@ impl Media {
 #[derive(Default)]
 struct Gathered {
     bundles: Vec<Pending>,
+    /// A recovery file that was passed over.
+    recovery: Option<PathBuf>,
 }
 
 enum Pending {
@@ -71,6 +74,11 @@ impl Gathered {
 
     /// Takes one file. One that was not `named`, but found, may be there twice.
     fn take_file(&mut self, path: &Path, named: bool) -> Result<(), BundleError> {
+        // Recovery files lie beside what they are for; only a repair reads them.
+        if Recovery::is_one(path) {
+            self.recovery = Some(path.to_owned());
+            return Ok(());
+        }
         let kind = Volume::read(path).map_err(|source| BundleError::Io { path: path.to_owned(), source })?;
         let Kind::Volume(volume) = kind else {
             self.bundles.push(Pending::File(path.to_owned()));
@@ -122,7 +130,14 @@ impl Gathered {
         for (nth, path) in files {
             media[nth] = Some(plain(&path)?);
         }
-        Ok(media.into_iter().flatten().collect())
+        let media: Vec<Media> = media.into_iter().flatten().collect();
+        match self.recovery {
+            Some(path) if media.is_empty() => {
+                let what = "this is a recovery file; name the bundle, or make it with `dray repair`";
+                Err(BundleError::Io { path, source: io::Error::new(io::ErrorKind::NotFound, what) })
+            }
+            _ => Ok(media),
+        }
     }
 }
 
@@ -187,18 +202,24 @@ fn complete(set: &SetName, mut present: BTreeMap<u32, Volume>) -> Result<Media, 
 
 /// The bundles and volumes in `directory`, in the order of their names.
 fn bundles_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = files_in(directory)?;
+    found.retain(|path| match Volume::read(path) {
+        Ok(Kind::Volume(_)) => true,
+        Ok(Kind::Other) => Media::plain(path).is_ok_and(|media| media.ends_as_bundle()),
+        _ => false,
+    });
+    Ok(found)
+}
+
+/// The finished files in `directory`, in the order of their names.
+pub(super) fn files_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory)?.take(MAX_FILES) {
         let path = entry?.path();
-        let unfinished = path.extension().is_some_and(|extension| extension == "partial");
-        if unfinished || !path.is_file() {
-            continue;
-        }
-        let is_bundle = || Media::plain(&path).is_ok_and(|media| media.ends_as_bundle());
-        match Volume::read(&path) {
-            Ok(Kind::Volume(_)) => found.push(path),
-            Ok(Kind::Other) if is_bundle() => found.push(path),
-            _ => {}
+        let unfinished =
+            path.extension().is_some_and(|extension| extension == "partial" || extension == "repair");
+        if !unfinished && path.is_file() {
+            found.push(path);
         }
     }
     found.sort();
@@ -206,7 +227,7 @@ fn bundles_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The volumes that were made when the bundle was to be called `output`.
-fn volumes_of(output: &Path) -> Vec<PathBuf> {
+pub(super) fn volumes_of(output: &Path) -> Vec<PathBuf> {
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let names =

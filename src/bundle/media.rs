@@ -75,6 +75,12 @@ impl Media {
         Ok(Self { path: path.to_owned(), parts: vec![part], whole, stamp, volumes: None })
     }
 
+    /// These bytes, which are called `path`.
+    pub(super) fn of(path: PathBuf, whole: Span) -> Self {
+        let part = Part { path: path.clone(), start: 0, skipped: 0, volume: None };
+        Self { path, parts: vec![part], whole, stamp: Stamp::missing(), volumes: None }
+    }
+
     /// Joins volumes of one bundle, which is called `path`. `absent` are those that are not there.
     pub(super) fn join(
         path: PathBuf,

@@ -4,11 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::gather::volumes_of;
+use super::parity::{Recovery, parity_output, tail_patches};
 use super::plan::{Plan, Tail};
 use super::read::Bundle;
 use super::tar;
 use super::unfinished::with_suffix;
-use super::volume::{parse_path, volume_path};
+use super::volume::{SetName, Volume, parse_path, volume_path};
 use super::write::BuildError;
 use crate::file;
 use crate::oci::Digest;
@@ -17,7 +19,8 @@ use crate::trust::{Claim, Signatures, TrustError};
 /// The most that is read back: the lock, the bundle index and `index.json`, none of which has more than a quarter of it.
 const MAX_SIDECAR_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Adds the signatures that `make` gives for the bundle at `path`, rewriting its tail only. Of volumes, that is in the last.
+/// Adds the signatures that `make` gives for the bundle at `path`, rewriting its tail only, and the copies of it in recovery
+/// files that lie beside it. Of volumes, the last has the tail.
 ///
 /// What is to be written is first kept beside the file as `NAME.tail`, so that a run that is killed while it writes is
 /// finished by the next one.
@@ -29,16 +32,39 @@ pub fn sign(
     let signatures = bundle.signatures().cloned().unwrap_or_default().with(make(bundle.claim())?)?;
     let plan = Plan::new(bundle.lock(), bundle.mtime())?;
     let tail = Tail::new(bundle.lock(), &plan, Some(&signatures));
+    let copies = recovery_patches(&bundle, &tail);
     let (target, patches) = patches(&bundle, &plan, tail);
-    let sidecar = with_suffix(&target, ".tail");
+    rewrite(&target, &patches)?;
+    // A copy that is not reached is that of a bundle with fewer signatures, and as whole as the new one.
+    copies.iter().try_for_each(|(target, patches)| rewrite(target, patches))?;
+    Ok(Bundle::open(path)?)
+}
+
+/// Which recovery files lie beside the bundle, and what is written to them to keep their copies of the tail.
+fn recovery_patches(bundle: &Bundle, tail: &Tail) -> Vec<(PathBuf, Vec<Patch>)> {
+    let media = bundle.media();
+    let set = media.set().cloned().unwrap_or_else(|| {
+        let lock = bundle.lock();
+        SetName::new(lock.name.clone(), lock.sequence, bundle.index().digest.clone(), bundle.mtime(), [])
+    });
+    let file = media.last_volume().map_or(bundle.path(), Volume::path);
+    let output = parse_path(file).map_or_else(|| file.to_owned(), |(output, ..)| output);
+    let found = volumes_of(&parity_output(&output)).into_iter();
+    let opened = found.filter_map(|path| Recovery::open(&path).ok().flatten());
+    let ours = opened.filter(|recovery| recovery.header.layout.set == set);
+    ours.map(|recovery| (recovery.path.clone(), tail_patches(&recovery.header, &tail.bytes))).collect()
+}
+
+/// Writes `patches` into `target` so that a run that is killed is finished by the next.
+fn rewrite(target: &Path, patches: &[Patch]) -> Result<(), BuildError> {
+    let sidecar = with_suffix(target, ".tail");
     let io = |source| BuildError::Io { path: sidecar.clone(), source };
-    let unfinished = with_suffix(&target, ".tail.new");
-    std::fs::write(&unfinished, to_bytes(&patches)).map_err(io)?;
+    let unfinished = with_suffix(target, ".tail.new");
+    std::fs::write(&unfinished, to_bytes(patches)).map_err(io)?;
     File::open(&unfinished).and_then(|file| file.sync_all()).map_err(io)?;
     std::fs::rename(&unfinished, &sidecar).map_err(io)?;
     file::sync_parent(&sidecar).map_err(io)?;
-    finish_signing(&target)?;
-    Ok(Bundle::open(path)?)
+    finish_signing(target)
 }
 
 /// Opens the bundle at `path`, after finishing a signing that was killed while it wrote the tail.

@@ -1,4 +1,4 @@
-//! The files of a bundle while it is built: one, or its volumes. Each is called `NAME.partial` until all is there.
+//! The files of a bundle while it is built: one, or its volumes, and recovery files. Each is called `NAME.partial` until all is there.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -6,18 +6,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::journal::{Journal, Progress};
-use super::tar;
-use super::volume::{Slice, parse_path, prefix_len, volume_path};
+use super::parity::parity_output;
+use super::volume::{Slice, parse_path};
 use super::write::BuildError;
 use crate::file::{self, Span};
 
-/// What a bundle is written as.
+/// A file that is to be written.
 #[derive(Debug)]
-pub(super) enum Shape {
-    /// One file of so many bytes.
-    File(u64),
-    /// Volumes: the part of each, and how many blocks it states.
-    Volumes(Vec<(Slice, u64)>),
+pub(super) struct NewFile {
+    /// What it is called in the end.
+    pub(super) path: PathBuf,
+    pub(super) len: u64,
+    pub(super) part: Part,
+}
+
+/// What a file is for.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// A part of the bundle, behind so many bytes.
+    Bundle(u64, Slice),
+    /// So many bytes of recovery blocks, the second number, behind others.
+    Recovery(u64, u64),
 }
 
 /// Unfinished files, which belong to one builder at a time.
@@ -29,39 +38,34 @@ pub(super) struct Unfinished {
     _lock: Arc<File>,
     journal: Journal,
     journal_path: PathBuf,
-    parts: Vec<Part>,
+    files: Vec<Named>,
     bytes: Span,
+    recovery: Span,
     size: u64,
 }
 
-/// A file with a part of the bundle.
+/// An open file that waits for its name.
 #[derive(Debug)]
-struct Part {
+struct Named {
     path: PathBuf,
     output: PathBuf,
     file: Arc<File>,
 }
 
 impl Unfinished {
-    /// Opens the unfinished files of `output` and reserves all their space. What an earlier run of the same build left of
-    /// them stays, and what it says that it did is given back; `identity` tells builds apart.
-    pub(super) fn open(output: &Path, shape: &Shape, identity: &str) -> Result<(Self, Progress), BuildError> {
+    /// Opens the unfinished `files` of the bundle `output` and reserves all their space. What an earlier run of the same
+    /// build left of them stays, and what it says that it did is given back; `identity` tells builds apart.
+    pub(super) fn open(
+        output: &Path,
+        files: Vec<NewFile>,
+        identity: &str,
+    ) -> Result<(Self, Progress), BuildError> {
         let lock_path = with_suffix(output, ".partial");
         let journal_path = with_suffix(output, ".partial.journal");
         let lock = Arc::new(lock_file(&lock_path, output)?);
         let (journal, claims) = Journal::open(&journal_path, identity)
             .map_err(|source| BuildError::Io { path: journal_path.clone(), source })?;
-        let placed: Vec<(PathBuf, u64, Slice, u64)> = match shape {
-            Shape::File(size) => vec![(output.to_owned(), 0, Slice { offset: 0, len: *size }, 0)],
-            Shape::Volumes(slices) => {
-                let of = u32::try_from(slices.len()).expect("no more volumes than there may be");
-                let volumes = (1..).zip(slices).map(|(number, (slice, blocks))| {
-                    (volume_path(output, number, of), prefix_len(*blocks), *slice, tar::END)
-                });
-                volumes.collect()
-            }
-        };
-        let size = placed.iter().map(|(_, skipped, slice, rest)| skipped + slice.len + rest).sum();
+        let size = files.iter().map(|file| file.len).sum();
         let full = |source| write_error(&lock_path, size, source);
         if claims.is_none() {
             // What another lock left there must not show through.
@@ -69,35 +73,57 @@ impl Unfinished {
             remove_unfinished_volumes(output).map_err(full)?;
         }
         let claims = claims.unwrap_or_default();
-        let mut parts = Vec::new();
-        let mut spans = Vec::new();
-        for (output, skipped, slice, rest) in placed {
-            let path = with_suffix(&output, ".partial");
-            let file = match shape {
-                Shape::File(_) => Arc::clone(&lock),
-                Shape::Volumes(_) => {
-                    if claims.naming && !path.exists() && output.exists() {
-                        // The run that gave it its name did not get to the others.
-                        std::fs::rename(&output, &path).map_err(full)?;
-                    }
-                    let file =
-                        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-                    Arc::new(file.map_err(|source| write_error(&path, size, source))?)
+        let (mut named, mut bytes, mut recovery) = (Vec::new(), Vec::new(), Vec::new());
+        for NewFile { path: output_path, len, part } in files {
+            let path = with_suffix(&output_path, ".partial");
+            let failed = |source| write_error(&path, size, source);
+            let file = if output_path == output {
+                Arc::clone(&lock)
+            } else {
+                if claims.naming && !path.exists() && output_path.exists() {
+                    // The run that gave it its name did not get to the others.
+                    std::fs::rename(&output_path, &path).map_err(failed)?;
                 }
+                let opened =
+                    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+                Arc::new(opened.map_err(failed)?)
             };
-            file::reserve(&file, skipped + slice.len + rest)
-                .map_err(|source| write_error(&path, size, source))?;
-            spans.push(Span::new(Arc::clone(&file), skipped, slice.len));
-            parts.push(Part { path, output, file });
+            file::reserve(&file, len).map_err(failed)?;
+            match part {
+                Part::Bundle(skipped, slice) => bytes.push(Span::new(Arc::clone(&file), skipped, slice.len)),
+                Part::Recovery(skipped, len) => recovery.push(Span::new(Arc::clone(&file), skipped, len)),
+            }
+            named.push(Named { path, output: output_path, file });
         }
-        let bytes = Span::join(spans);
+        let (bytes, recovery) = (Span::join(bytes), Span::join(recovery));
         let output = output.to_owned();
-        Ok((Self { output, lock_path, _lock: lock, journal, journal_path, parts, bytes, size }, claims))
+        let unfinished = Self {
+            output,
+            lock_path,
+            _lock: lock,
+            journal,
+            journal_path,
+            files: named,
+            bytes,
+            recovery,
+            size,
+        };
+        Ok((unfinished, claims))
     }
 
     /// The bytes of the bundle.
     pub(super) fn bytes(&self) -> &Span {
         &self.bytes
+    }
+
+    /// The recovery blocks.
+    pub(super) fn recovery(&self) -> &Span {
+        &self.recovery
+    }
+
+    /// How many files there are.
+    pub(super) fn count(&self) -> usize {
+        self.files.len()
     }
 
     /// The bytes of all files together.
@@ -120,31 +146,33 @@ impl Unfinished {
         write_error(&self.lock_path, self.size, source)
     }
 
-    /// Frames the volumes with `prefixes`, one for each, makes all durable, and gives the files their names.
-    pub(super) fn finish(self, prefixes: &[Vec<u8>]) -> Result<Vec<PathBuf>, BuildError> {
-        for (part, prefix) in self.parts.iter().zip(prefixes) {
-            let io = |source| write_error(&part.path, self.size, source);
-            let end = part.file.metadata().map_err(io)?.len() - tar::END;
-            file::write_all_at(&part.file, prefix, 0).map_err(io)?;
-            file::write_all_at(&part.file, &tar::ZEROS, end).map_err(io)?;
+    /// Writes what stands around the parts, `frames` for the first files, makes all durable, and gives the files their names.
+    pub(super) fn finish(self, frames: &[Vec<(u64, Vec<u8>)>]) -> Result<Vec<PathBuf>, BuildError> {
+        for (file, frame) in self.files.iter().zip(frames) {
+            for (position, bytes) in frame {
+                file::write_all_at(&file.file, bytes, *position)
+                    .map_err(|source| write_error(&file.path, self.size, source))?;
+            }
         }
-        for part in &self.parts {
-            part.file.sync_all().map_err(|source| write_error(&part.path, self.size, source))?;
+        for file in &self.files {
+            file.file.sync_all().map_err(|source| write_error(&file.path, self.size, source))?;
         }
-        if !prefixes.is_empty() {
+        let several = self.files.len() > 1;
+        if several {
             let noted = self.journal.note_naming();
             noted.map_err(|source| BuildError::Io { path: self.journal_path.clone(), source })?;
         }
-        for part in &self.parts {
-            let io = |source| BuildError::Io { path: part.path.clone(), source };
-            std::fs::rename(&part.path, &part.output).map_err(io)?;
+        // The bundle itself comes last: while it has not its name, the build is not finished.
+        for file in self.files.iter().rev() {
+            let io = |source| BuildError::Io { path: file.path.clone(), source };
+            std::fs::rename(&file.path, &file.output).map_err(io)?;
         }
         file::sync_parent(&self.output).map_err(|source| self.failed(source))?;
         remove(&self.journal_path)?;
-        if !prefixes.is_empty() {
+        if self.files.iter().all(|file| file.path != self.lock_path) {
             remove(&self.lock_path)?;
         }
-        Ok(self.parts.into_iter().map(|part| part.output).collect())
+        Ok(self.files.into_iter().map(|file| file.output).collect())
     }
 }
 
@@ -164,7 +192,7 @@ fn remove_unfinished_volumes(output: &Path) -> io::Result<()> {
         let path = output.with_file_name(entry?.file_name());
         let is_partial = path.extension().is_some_and(|extension| extension == "partial");
         let named = parse_path(&path.with_extension("")).map(|(named, ..)| named);
-        if is_partial && named.as_deref() == Some(output) {
+        if is_partial && named.is_some_and(|named| named == output || named == parity_output(output)) {
             std::fs::remove_file(path)?;
         }
     }

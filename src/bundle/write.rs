@@ -8,11 +8,12 @@ use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::cutting::Cutting;
 use super::journal::Progress;
+use super::parity::{self, Layout, ParityShare};
 use super::plan::{Entry, Plan, PlanError, Tail};
 use super::read::BundleError;
 use super::tar;
-use super::unfinished::{Shape, Unfinished};
-use super::volume::{Blocks, CutError, VolumeSize};
+use super::unfinished::{NewFile, Part, Unfinished};
+use super::volume::{Blocks, CutError, Slice, VolumeSize, prefix_len, volume_path};
 use crate::file::Span;
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 use crate::resolve::{Lock, LockedBlob};
@@ -106,8 +107,10 @@ pub struct BuildOptions<'a> {
     pub keys: &'a [PrivateKey],
     /// The bundle is cut into volumes that are no larger; none for one file.
     pub volume_size: Option<VolumeSize>,
-    /// Is told how many bytes have come, and, when an earlier run is continued, how many were already there. With volumes it
-    /// is told of all bytes once more while they are hashed.
+    /// Recovery files are made, from which this share of the bundle can be restored.
+    pub parity: Option<ParityShare>,
+    /// Is told how many bytes have come, and, when an earlier run is continued, how many were already there. With volumes
+    /// or parity it is told of all bytes once more while they are hashed, and once more while parity is made.
     pub progress: &'a (dyn Fn(u64) + Sync),
 }
 
@@ -120,7 +123,7 @@ pub struct Built {
     pub size: u64,
     /// How many of its bytes an earlier, interrupted run had fetched.
     pub continued: u64,
-    /// The files: the bundle, or its volumes in their order.
+    /// The files: the bundle, or its volumes in their order, and the recovery files.
     pub paths: Vec<PathBuf>,
 }
 
@@ -134,8 +137,10 @@ pub async fn build(
 ) -> Result<Built, BuildError> {
     let plan = Plan::new(lock, options.mtime)?;
     let tail = signed_tail(lock, &plan, options.keys)?;
-    let cutting = options.volume_size.map(|size| Cutting::new(lock, &plan, &tail, size)).transpose()?;
-    let partial = Partial::open(options.output, lock, &plan, &tail, cutting.as_ref())?;
+    let cutting = Cutting::new(lock, &plan, &tail, options.volume_size)?;
+    let parity =
+        options.parity.map(|share| plan_parity(&cutting, &plan, &tail, share, options)).transpose()?;
+    let partial = Partial::open(options.output, lock, &plan, &tail, &cutting, parity.as_ref())?;
     let mut continued = 0;
     let mut fetches = Vec::new();
     for (nth, (blob, entry)) in lock.blobs.iter().zip(&plan.blobs).enumerate() {
@@ -148,20 +153,78 @@ pub async fn build(
     }
     stream::iter(fetches).buffer_unordered(options.concurrency.max(1)).try_collect::<()>().await?;
     partial.files.write_all_at(&tail.bytes, plan.tail)?;
-    let mut prefixes = Vec::new();
-    if let Some(cutting) = &cutting {
-        let digests = hash_blocks(&partial.files, cutting.blocks, options).await?;
-        prefixes = cutting.prefixes(&digests, &tail, plan.mtime);
+    let mut frames = Vec::new();
+    if parity.is_some() || options.volume_size.is_some() {
+        let bytes = partial.files.bytes().clone();
+        let digests = hash_blocks(&partial.files, bytes, cutting.blocks, options).await?;
+        frames = cutting
+            .prefixes(&digests, &tail, plan.mtime)
+            .into_iter()
+            .map(|prefix| vec![(0, prefix)])
+            .collect();
+        if let Some(mut layout) = parity {
+            let recovery = partial.files.recovery().clone();
+            make_parity(&partial.files, cutting.blocks, options).await?;
+            let made = Blocks { size: cutting.blocks.size, head: recovery.len() };
+            layout.recovery = hash_blocks(&partial.files, recovery, made, options).await?;
+            layout.blocks = digests;
+            frames.resize_with(partial.files.count() - layout.files.len(), Vec::new);
+            frames.extend(parity_frames(&layout, &tail));
+        }
     }
     let size = partial.files.size();
-    let paths = joined(tokio::task::spawn_blocking(move || Ok(partial.files.finish(&prefixes))).await);
+    let paths = joined(tokio::task::spawn_blocking(move || Ok(partial.files.finish(&frames))).await);
     let paths = paths.map_err(|source| BuildError::Io { path: options.output.to_owned(), source })??;
     Ok(Built { index: tail.index, size, continued, paths })
 }
 
-/// Hashes the blocks of the head, several at a time.
+fn plan_parity(
+    cutting: &Cutting,
+    plan: &Plan,
+    tail: &Tail,
+    share: ParityShare,
+    options: &BuildOptions<'_>,
+) -> Result<Layout, CutError> {
+    let (set, tail) = (cutting.set.clone(), tail.bytes.len() as u64);
+    parity::plan(set, plan.mtime, cutting.starts(), cutting.blocks, share, options.volume_size, tail)
+}
+
+/// Makes the recovery blocks.
+async fn make_parity(
+    files: &Unfinished,
+    blocks: Blocks,
+    options: &BuildOptions<'_>,
+) -> Result<(), BuildError> {
+    let (head, recovery) = (files.bytes().clone(), files.recovery().clone());
+    let (told, mut telling) = tokio::sync::mpsc::unbounded_channel();
+    let work = tokio::task::spawn_blocking(move || {
+        // Nobody listens any more when the build was interrupted.
+        let tell = |bytes| _ = told.send(bytes);
+        parity::encode(&head, blocks, &recovery, tell)
+    });
+    while let Some(bytes) = telling.recv().await {
+        (options.progress)(bytes);
+    }
+    joined(work.await).map_err(|source| files.failed(source))
+}
+
+/// What stands around the recovery blocks, for each recovery file.
+fn parity_frames(layout: &Layout, tail: &Tail) -> Vec<Vec<(u64, Vec<u8>)>> {
+    let frame = |number| {
+        let header = parity::Header::new(number, layout.clone());
+        let bytes = header.to_bytes();
+        let mut frame =
+            vec![(0, bytes.clone()), (header.len(), header.part_header()), (header.second(), bytes)];
+        frame.extend(parity::tail_patches(&header, &tail.bytes));
+        frame
+    };
+    (1..).take(layout.files.len()).map(frame).collect()
+}
+
+/// Hashes blocks of `bytes`, several at a time.
 async fn hash_blocks(
     files: &Unfinished,
+    bytes: Span,
     blocks: Blocks,
     options: &BuildOptions<'_>,
 ) -> Result<Vec<Digest>, BuildError> {
@@ -169,7 +232,7 @@ async fn hash_blocks(
     let runs =
         (0..blocks.count()).step_by(usize::try_from(at_once.max(1)).unwrap_or(usize::MAX)).map(|first| {
             let end = blocks.count().min(first + at_once);
-            let bytes = files.bytes().clone();
+            let bytes = bytes.clone();
             async move {
                 let hash = move || (first..end).map(|nth| hash_block(&bytes, blocks, nth)).collect();
                 let digests: Vec<Digest> = joined(tokio::task::spawn_blocking(hash).await)?;
@@ -226,19 +289,42 @@ impl Partial {
         lock: &Lock,
         plan: &Plan,
         tail: &Tail,
-        cutting: Option<&Cutting>,
+        cutting: &Cutting,
+        parity: Option<&Layout>,
     ) -> Result<Self, BuildError> {
         let mut identity = format!("dray-journal 1 {} {}", Digest::sha256(&lock.to_json()), plan.mtime);
-        let shape = match cutting {
-            None => Shape::File(plan.tail + tail.bytes.len() as u64),
-            Some(cutting) => {
-                identity = format!("{identity} {}", cutting.set.id);
-                Shape::Volumes(
-                    cutting.volumes().map(|(slice, blocks)| (slice, blocks.end - blocks.start)).collect(),
-                )
+        let mut files = Vec::new();
+        if cutting.starts().is_empty() {
+            let len = plan.tail + tail.bytes.len() as u64;
+            files.push(NewFile {
+                path: output.to_owned(),
+                len,
+                part: Part::Bundle(0, Slice { offset: 0, len }),
+            });
+        } else {
+            identity = format!("{identity} {}", cutting.set.id);
+        }
+        let of = u32::try_from(cutting.starts().len()).expect("no more volumes than there may be");
+        for (number, (slice, blocks)) in (1..).zip(cutting.volumes()) {
+            let skipped = prefix_len(blocks.end - blocks.start);
+            let len = skipped + slice.len + tar::END;
+            files.push(NewFile {
+                path: volume_path(output, number, of),
+                len,
+                part: Part::Bundle(skipped, slice),
+            });
+        }
+        if let Some(layout) = parity {
+            identity = format!("{identity} {} {:?}", layout.recovery.len(), layout.files);
+            let of = u32::try_from(layout.files.len()).expect("no more files than there may be");
+            for number in 1..=of {
+                let header = parity::Header::new(number, layout.clone());
+                let path = volume_path(&parity::parity_output(output), number, of);
+                let part = Part::Recovery(header.part_offset(), header.part_len());
+                files.push(NewFile { path, len: parity::file_len(&header, tail.bytes.len()), part });
             }
-        };
-        let (files, claims) = Unfinished::open(output, &shape, &identity)?;
+        }
+        let (files, claims) = Unfinished::open(output, files, &identity)?;
         for entry in &plan.blobs {
             files.write_all_at(&tar::header(&entry.path, entry.size, plan.mtime), entry.header)?;
             let padding = entry.size.next_multiple_of(tar::BLOCK) - entry.size;

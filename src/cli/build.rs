@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
-use dray::bundle::{self, BlobSource, BuildError, BuildOptions, SourceError, VolumeSize};
+use dray::bundle::{self, BlobSource, BuildError, BuildOptions, ParityShare, SourceError, VolumeSize};
 use dray::oci::Descriptor;
 use dray::resolve::LockedBlob;
 use dray::upstream::{BlobStream, Upstream, UpstreamError};
@@ -26,7 +26,7 @@ use super::upstream;
 /// the same command is run again. The same lock always gives the same bytes.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  dray build -f plant.yaml -o plant.tar --key release.key\n  dray build --lock plant.lock -o plant.tar\n  dray build --lock plant.lock -o delta.tar --since site.inv --key release.key\n  dray build --lock plant.lock -o plant.tar --key release.key --volume-size dvd"
+    after_help = "Examples:\n  dray build -f plant.yaml -o plant.tar --key release.key\n  dray build --lock plant.lock -o plant.tar\n  dray build --lock plant.lock -o delta.tar --since site.inv --key release.key\n  dray build --lock plant.lock -o plant.tar --key release.key --volume-size dvd --parity 10%"
 )]
 pub(crate) struct Build {
     #[command(flatten)]
@@ -41,6 +41,9 @@ pub(crate) struct Build {
     /// x.1of3.tar and so on
     #[arg(long, value_name = "SIZE")]
     volume_size: Option<VolumeSize>,
+    /// Make recovery files, from which `dray repair` restores as much as this share of the bundle: 10%
+    #[arg(long, value_name = "SHARE")]
+    parity: Option<ParityShare>,
     #[command(flatten)]
     since: Since,
     #[command(flatten)]
@@ -55,8 +58,12 @@ impl Build {
         let lock = self.source.lock(context, &self.allowances)?;
         let lock = since::leave_out(context, lock, inventory.as_ref());
         let source = UpstreamBlobs(upstream::connect(&context.global)?);
-        // The finished volumes are read once more for the digests of their blocks.
-        let passes = if self.volume_size.is_some() { 2 } else { 1 };
+        // What is finished is read once more for the digests of its blocks, and once more for parity.
+        let passes = match (self.volume_size, self.parity) {
+            (None, None) => 1,
+            (Some(_), None) => 2,
+            (_, Some(_)) => 3,
+        };
         let bar = context.output.bytes_bar("building", passes * lock.total_bytes());
         let built = runtime::block_on(async {
             let options = BuildOptions {
@@ -65,6 +72,7 @@ impl Build {
                 concurrency: context.global.concurrency.into(),
                 keys: &keys,
                 volume_size: self.volume_size,
+                parity: self.parity,
                 progress: &|bytes| bar.inc(bytes),
             };
             Ok(bundle::build(&lock, &source, &options).await?)

@@ -28,6 +28,7 @@ mod prepull;
 mod prune;
 mod push;
 mod releases;
+mod repair;
 mod runtime;
 mod scrub;
 mod serve;
@@ -81,6 +82,7 @@ enum Command {
     Wants(wants::WantsCommand),
     Keygen(keygen::Keygen),
     Sign(sign::Sign),
+    Repair(repair::RepairCommand),
     NodeConfig(node_config::NodeConfig),
     Prune(prune::Prune),
     Scrub(scrub::Scrub),
@@ -111,6 +113,7 @@ impl Command {
             Self::Wants(command) => command.run(context),
             Self::Keygen(command) => command.run(context),
             Self::Sign(command) => command.run(context),
+            Self::Repair(command) => command.run(context),
             Self::NodeConfig(command) => command.run(context),
             Self::Prune(command) => command.run(context),
             Self::Scrub(command) => command.run(context),

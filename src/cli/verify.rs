@@ -167,7 +167,10 @@ fn open(context: &Context, media: Media) -> Result<Bundle, CliError> {
     Err(match Bundle::open_damaged(media) {
         Ok(bundle) => {
             let images: Vec<String> = bundle.images_in_absent().iter().map(ToString::to_string).collect();
-            incomplete.hint(format!("without it these images are not whole: {}", images.join(", ")))
+            match images.len() {
+                0 => incomplete,
+                _ => incomplete.hint(format!("without it these images are not whole: {}", images.join(", "))),
+            }
         }
         Err(_) => incomplete,
     })

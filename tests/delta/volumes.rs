@@ -284,3 +284,81 @@ fn nothing_is_taken_without_the_end_of_the_bundle_or_a_signature() {
         .says(&["is missing", "without its end"]);
     assert!(!carrier.path("store").join("imports").exists());
 }
+
+#[test]
+fn what_was_lost_on_the_way_is_made_again() {
+    let carrier = Carrier::new();
+    fs::create_dir(carrier.path("usb")).unwrap();
+    let output = carrier.path("usb/plant.tar");
+    let mut build = carrier.site.build(carrier.upstream.address(), &output);
+    build.args(["--volume-size", "150kB", "--parity", "60%"]).succeed();
+    let usb = carrier.path("usb");
+    let names = || {
+        let mut names: Vec<PathBuf> = fs::read_dir(&usb).unwrap().map(|e| e.unwrap().path()).collect();
+        names.sort();
+        names
+    };
+    let before: Vec<(PathBuf, Vec<u8>)> =
+        names().into_iter().map(|path| (path.clone(), fs::read(&path).unwrap())).collect();
+    let is_parity = |path: &Path| path.to_str().unwrap().contains(".parity.");
+    assert!(before.iter().filter(|(path, _)| is_parity(path)).count() > 1, "{:?}", names());
+    // Parity beside the volumes bothers nobody.
+    carrier.site.verify(&usb).succeed();
+    assert!(dray().arg("repair").arg(&usb).succeed().contains("nothing is damaged"));
+
+    // Every volume in its turn is lost, and other files have a bad sector.
+    for (nth, (lost, _)) in before.iter().enumerate() {
+        fs::remove_file(lost).unwrap();
+        let other = &before[(nth + 1) % before.len()].0;
+        flip(other, fs::metadata(other).unwrap().len() / 2);
+        let mut repair = dray();
+        repair.arg("repair").arg(&usb);
+        let finished = repair.fail_with(0);
+        if is_parity(lost) {
+            assert!(finished.stderr.contains(lost.to_str().unwrap()), "{}", finished.stderr);
+        }
+        for (path, bytes) in &before {
+            if is_parity(path) {
+                fs::write(path, bytes).unwrap();
+            }
+            assert!(fs::read(path).unwrap() == *bytes, "{}", path.display());
+        }
+        carrier.site.verify(&usb).succeed();
+    }
+    assert_eq!(names().len(), before.len());
+
+    // Too much is lost: it says so, changes nothing, and the whole images can still be had.
+    fs::remove_file(&before[0].0).unwrap();
+    let parity: Vec<&PathBuf> = before.iter().map(|(path, _)| path).filter(|path| is_parity(path)).collect();
+    parity[1..].iter().for_each(|path| fs::remove_file(path).unwrap());
+    dray().arg("repair").arg(&usb).fail_with(UNVERIFIED).says(&["too much", "--keep-going"]);
+    fs::remove_file(parity[0]).unwrap();
+    dray().arg("repair").arg(&usb).fail_with(INCOMPLETE).says(&["no recovery file", "--keep-going"]);
+    carrier.import(&usb).arg("--keep-going").fail_with(INCOMPLETE);
+}
+
+#[test]
+fn a_single_bundle_is_repaired_and_shares_that_make_no_sense_are_wrong_usage() {
+    let carrier = Carrier::new();
+    let bundle = carrier.path("plant.tar");
+    let mut build = carrier.site.build(carrier.upstream.address(), &bundle);
+    build.args(["--parity", "10"]).fail_with(USAGE).says(&["1% to 100%"]);
+    let mut build = carrier.site.build(carrier.upstream.address(), &bundle);
+    build.args(["--parity", "10%"]).succeed();
+    let good = fs::read(&bundle).unwrap();
+    let mut bytes = good.clone();
+    let start = bytes.len() / 3;
+    let share = bytes.len() / 11;
+    bytes[start..start + share].fill(0);
+    fs::write(&bundle, &bytes).unwrap();
+    carrier.site.verify(&bundle).fail_with(UNVERIFIED);
+    assert!(dray().arg("repair").arg(&bundle).succeed().contains("whole again"));
+    assert!(fs::read(&bundle).unwrap() == good);
+    carrier.site.verify(&bundle).succeed();
+    dray()
+        .arg("verify")
+        .arg(carrier.path("plant.parity.1of1.tar"))
+        .arg("--trust")
+        .arg(carrier.path("plant.pub"))
+        .fail_with(FAILED);
+}

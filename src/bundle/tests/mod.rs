@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 mod damage;
+mod parity;
 mod volumes;
 
 use super::*;
@@ -74,7 +75,8 @@ async fn build_in(
     keys: &[PrivateKey],
     volume_size: Option<VolumeSize>,
 ) -> Result<Built, BuildError> {
-    let options = BuildOptions { output, mtime: 0, concurrency: 2, keys, volume_size, progress: &|_| () };
+    let options =
+        BuildOptions { output, mtime: 0, concurrency: 2, keys, volume_size, parity: None, progress: &|_| () };
     build(lock, source, &options).await
 }
 

@@ -9,7 +9,7 @@ pub(in crate::bundle) const MAX_BLOCKS: u64 = 16_384;
 /// The smallest block.
 pub(in crate::bundle) const MIN_BLOCK: u64 = 4096;
 /// What is left free in the last volume: room for a dozen further signatures.
-const SLACK: u64 = 64 * 1024;
+pub(in crate::bundle) const SLACK: u64 = 64 * 1024;
 
 /// How the head of a bundle is divided into blocks of the same size; the last may be shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,14 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::cut::{MAX_BLOCKS, MIN_BLOCK};
 use super::{MAX_VOLUMES, Slice};
-use crate::bundle::tar;
+use crate::bundle::{framing, tar};
 use crate::oci::Digest;
 use crate::resolve::BundleName;
 
 /// The version of this form.
 const VERSION: u32 = 1;
 const HEADER_NAME: &str = "dray-volume.json";
-const SUM_NAME: &str = "dray-volume.json.sha256";
 const PART_NAME: &str = "bundle.part";
 /// What the description takes besides the digests of its blocks, at most.
 const BASE_LEN: u64 = 1536;
@@ -124,17 +123,7 @@ impl Header {
 
     /// The bytes of a volume before its part.
     pub(in crate::bundle) fn to_bytes(&self, mtime: u64) -> Vec<u8> {
-        let mut json = serde_json::to_vec(self).expect("a header has nothing that JSON cannot hold");
-        let len = description_len(self.blocks.len() as u64);
-        // Blanks at the end keep the part where it is when a further signature makes the numbers longer.
-        json.resize(usize::try_from(len).expect("a header is small") - 1, b' ');
-        json.push(b'\n');
-        let sum = format!("{}  {HEADER_NAME}\n", Digest::sha256(&json).hex());
-        let mut bytes = tar::header(HEADER_NAME, len, mtime);
-        bytes.append(&mut json);
-        bytes.extend(tar::header(SUM_NAME, sum.len() as u64, mtime));
-        bytes.extend(sum.as_bytes());
-        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        let mut bytes = framing::framed(HEADER_NAME, self, description_len(self.blocks.len() as u64), mtime);
         bytes.extend(tar::header(PART_NAME, self.length, mtime));
         bytes
     }
@@ -143,9 +132,7 @@ impl Header {
     pub(in crate::bundle) fn parse(bytes: &[u8]) -> Result<(Self, u64), String> {
         let entry = tar::parse(bytes)?.filter(|entry| entry.path == HEADER_NAME);
         let entry = entry.ok_or("it does not begin as a volume does")?;
-        let json = usize::try_from(entry.size).ok().and_then(|size| bytes.get(512..512 + size));
-        let json = json.ok_or("it is shorter than its header")?;
-        let header: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let header: Self = framing::parse(HEADER_NAME, bytes)?;
         header.check()?;
         if header.to_bytes(entry.mtime) != bytes {
             return Err("its header is not what dray writes".to_owned());
@@ -243,7 +230,7 @@ mod tests {
         }
         assert_eq!(
             files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
-            [HEADER_NAME, SUM_NAME, PART_NAME]
+            [HEADER_NAME, "dray-volume.json.sha256", PART_NAME]
         );
         let sum = format!("{}  {HEADER_NAME}\n", Digest::sha256(&files[0].1).hex());
         assert_eq!(files[1].1, sum.as_bytes());

@@ -179,8 +179,15 @@ async fn build(
     key: &PrivateKey,
 ) -> Result<bundle::Built, CliError> {
     let keys = std::slice::from_ref(key);
-    let options =
-        BuildOptions { output: path, mtime: 0, concurrency: 4, keys, volume_size: None, progress: &|_| () };
+    let options = BuildOptions {
+        output: path,
+        mtime: 0,
+        concurrency: 4,
+        keys,
+        volume_size: None,
+        parity: None,
+        progress: &|_| (),
+    };
     Ok(bundle::build(lock, &UpstreamBlobs(reader), &options).await?)
 }
 

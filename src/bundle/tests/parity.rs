@@ -1,0 +1,260 @@
+//! What parity restores, what it cannot, and recovery files that lie.
+
+use super::volumes::{SIZE, noise};
+use super::*;
+use crate::bundle::parity::Recovery;
+use crate::file;
+
+/// The blocks of the bundle below, and the recovery blocks of 20 %: 13, and one more.
+const BLOCKS: usize = 62;
+const MADE: usize = 14;
+const BLOCK: u64 = 4096;
+
+/// A signed bundle with parity, in one file or in volumes.
+struct Protected {
+    dir: tempfile::TempDir,
+    key: PrivateKey,
+    paths: Vec<PathBuf>,
+    good: Vec<Vec<u8>>,
+}
+
+impl Protected {
+    fn new(volume_size: Option<VolumeSize>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let layer = noise(250_000);
+        let (lock, key) = (sample(MANIFEST, &layer), PrivateKey::generate());
+        let source = Source::of(&[MANIFEST, &layer]);
+        let options = BuildOptions {
+            output: &dir.path().join("a.tar"),
+            mtime: 0,
+            concurrency: 2,
+            keys: std::slice::from_ref(&key),
+            volume_size,
+            parity: Some("20%".parse().unwrap()),
+            progress: &|_| (),
+        };
+        let paths = block_on(build(&lock, &source, &options)).unwrap().paths;
+        let good = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        Self { dir, key, paths, good }
+    }
+
+    fn single() -> Self {
+        Self::new(None)
+    }
+
+    fn volumes() -> Self {
+        Self::new(Some(VolumeSize::from_bytes(SIZE)))
+    }
+
+    fn repair(&self) -> Result<Repaired, RepairError> {
+        repair(&[self.dir.path().to_owned()], 2, &|_| ())
+    }
+
+    /// Repairs, and makes sure that every file of the bundle is what it was.
+    #[track_caller]
+    fn is_restored(&self) -> Repaired {
+        let repaired = self.repair().unwrap_or_else(|error| panic!("{error}"));
+        for (path, good) in self.paths.iter().zip(&self.good) {
+            let parity = path.to_str().unwrap().contains("parity");
+            assert!(parity || std::fs::read(path).unwrap() == *good, "{}", path.display());
+        }
+        assert!(names(self.dir.path()).iter().all(|name| !name.ends_with(".repair")));
+        verify(&self.paths[0], &self.key).unwrap();
+        repaired
+    }
+
+    fn restore_all(&self) {
+        for (path, good) in self.paths.iter().zip(&self.good) {
+            std::fs::write(path, good).unwrap();
+        }
+    }
+
+    /// Changes `len` bytes of a file.
+    fn spoil(&self, nth: usize, at: u64, len: usize) {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(&self.paths[nth]).unwrap();
+        let mut bytes = vec![0; len];
+        file::read_exact_at(&file, &mut bytes, at).unwrap();
+        for byte in &mut bytes {
+            *byte ^= 0x5a;
+        }
+        file::write_all_at(&file, &bytes, at).unwrap();
+    }
+}
+
+#[test]
+fn scattered_damage_is_repaired_up_to_the_share_and_not_beyond() {
+    let protected = Protected::single();
+    assert_eq!(names(protected.dir.path()), ["a.parity.1of1.tar", "a.tar"]);
+    assert!(protected.is_restored().files.is_empty());
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..4 {
+        let mut blocks: Vec<u64> = (0..BLOCKS as u64 - 1).collect();
+        random.shuffle(&mut blocks);
+        for nth in &blocks[..MADE] {
+            protected.spoil(0, nth * BLOCK + random.u64(..BLOCK - 20), 20);
+        }
+        let repaired = protected.is_restored();
+        assert_eq!((repaired.blocks, repaired.files.len(), repaired.weak.len()), (MADE, 1, 0));
+        for nth in &blocks[..=MADE] {
+            protected.spoil(0, nth * BLOCK, 1);
+        }
+        let before = std::fs::read(&protected.paths[0]).unwrap();
+        let error = protected.repair().unwrap_err();
+        assert!(
+            matches!(error, RepairError::TooMuch { lost, left: MADE, .. } if lost == MADE + 1),
+            "{error}"
+        );
+        assert!(std::fs::read(&protected.paths[0]).unwrap() == before, "what is there stays");
+        protected.restore_all();
+    }
+}
+
+#[test]
+fn a_zeroed_range_a_cut_file_and_a_lost_tail_are_repaired() {
+    let protected = Protected::single();
+    let len = protected.good[0].len();
+    for at in (0..len - 48_000).step_by(37_011) {
+        std::fs::write(
+            &protected.paths[0],
+            [&protected.good[0][..at], &vec![0; 48_000], &protected.good[0][at + 48_000..]].concat(),
+        )
+        .unwrap();
+        protected.is_restored();
+    }
+    for left in [len - 1, len - 5000, len - 40_000] {
+        std::fs::write(&protected.paths[0], &protected.good[0][..left]).unwrap();
+        protected.is_restored();
+    }
+    std::fs::write(&protected.paths[0], [&protected.good[0][..], &[0; 512]].concat()).unwrap();
+    protected.is_restored();
+}
+
+#[test]
+fn any_lost_volume_is_made_again_where_parity_suffices() {
+    let protected = Protected::volumes();
+    let volumes = protected.paths.iter().filter(|path| !path.to_str().unwrap().contains("parity")).count();
+    assert_eq!(volumes, 3);
+    let blocks: Vec<usize> = protected.paths[..volumes]
+        .iter()
+        .map(|path| Volume::open(path).unwrap().header().blocks().count())
+        .collect();
+    let mut made = 0;
+    for (nth, blocks) in blocks.iter().enumerate() {
+        std::fs::remove_file(&protected.paths[nth]).unwrap();
+        if *blocks <= MADE {
+            let repaired = protected.is_restored();
+            assert_eq!((repaired.blocks, &repaired.files[..]), (*blocks, &protected.paths[nth..=nth]));
+            made += 1;
+        } else {
+            assert!(matches!(protected.repair(), Err(RepairError::TooMuch { .. })));
+            std::fs::write(&protected.paths[nth], &protected.good[nth]).unwrap();
+        }
+    }
+    assert!(made > 0, "{blocks:?}");
+}
+
+#[test]
+fn every_part_of_a_volume_is_repaired() {
+    let protected = Protected::volumes();
+    let mut repaired = 0;
+    for nth in 0..3 {
+        let len = protected.good[nth].len();
+        let prefix = Volume::open(&protected.paths[nth]).unwrap().header().prefix_len();
+        let places =
+            (0..prefix).step_by(701).chain((prefix..len as u64).step_by(19_001)).chain([len as u64 - 1]);
+        for at in places {
+            protected.spoil(nth, at, 1);
+            let done = protected.is_restored();
+            assert_eq!(done.files, [protected.paths[nth].clone()], "byte {at}");
+            repaired += 1;
+        }
+    }
+    println!("{repaired} places of volumes damaged and repaired");
+}
+
+#[test]
+fn damaged_recovery_files_still_serve_with_what_is_good_of_them() {
+    let protected = Protected::single();
+    let parity = protected.good[1].len() as u64;
+    let recovery = Recovery::open(&protected.paths[1]).unwrap().unwrap();
+    let header = &recovery.header;
+    for at in [0, 700, header.len() + 3, header.second() + 100, header.tail_offset() + 10, parity - 1] {
+        protected.spoil(1, at, 1);
+        protected.spoil(0, 3 * BLOCK, 9000);
+        let repaired = protected.is_restored();
+        assert_eq!(repaired.weak, [protected.paths[1].clone()], "byte {at}");
+        protected.restore_all();
+    }
+    // Blocks of both kinds are lost: what is left of the recovery blocks must suffice.
+    let other = header.part_offset();
+    for nth in 0..MADE as u64 - 2 {
+        protected.spoil(1, other + nth * BLOCK, 5);
+    }
+    protected.spoil(0, 0, 5000);
+    assert_eq!(protected.is_restored().blocks, 2);
+    protected.spoil(0, 0, 9000);
+    assert!(matches!(protected.repair(), Err(RepairError::TooMuch { lost: 3, left: 2, .. })));
+    protected.restore_all();
+    // Both descriptions are lost: nothing can be done.
+    protected.spoil(1, 600, 1);
+    protected.spoil(1, header.second() + 600, 1);
+    assert!(matches!(protected.repair(), Err(RepairError::NoRecovery { .. })));
+}
+
+#[test]
+fn another_signature_reaches_the_copies_of_the_tail() {
+    for protected in [Protected::single(), Protected::volumes()] {
+        let bob = PrivateKey::generate();
+        sign_by(&protected.paths[0], &bob).unwrap();
+        let signed: Vec<Vec<u8>> = protected.paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        let nth =
+            protected.paths.iter().rposition(|path| !path.to_str().unwrap().contains("parity")).unwrap();
+        let last = signed[nth].len() - 1500;
+        protected.spoil(nth, last as u64, 20);
+        assert!(verify(&protected.paths[0], &bob).is_err());
+        assert!(protected.repair().unwrap().weak.is_empty());
+        assert!(std::fs::read(&protected.paths[nth]).unwrap() == signed[nth]);
+        let both = Policy::new(vec![protected.key.public(), bob.public()], 2).unwrap();
+        Bundle::open(&protected.paths[0]).unwrap().check_signatures(&both).unwrap();
+    }
+}
+
+#[test]
+fn recovery_files_that_lie_change_nothing() {
+    let protected = Protected::single();
+    let other = Protected::single();
+    // Another bundle's recovery file under this bundle's name: other keys, so another tail.
+    std::fs::copy(&other.paths[1], &protected.paths[1]).unwrap();
+    protected.spoil(0, 0, 1);
+    protected.is_restored();
+    // A recovery block that is none, with its digest and well framed.
+    let recovery = Recovery::open(&protected.paths[1]).unwrap().unwrap();
+    let mut lie = recovery.header.clone();
+    let nonsense = noise(usize::try_from(BLOCK).unwrap());
+    lie.layout.recovery[0] = Digest::sha256(&nonsense);
+    let file = std::fs::OpenOptions::new().write(true).open(&protected.paths[1]).unwrap();
+    file::write_all_at(&file, &lie.to_bytes(), 0).unwrap();
+    file::write_all_at(&file, &nonsense, lie.part_offset()).unwrap();
+    protected.spoil(0, 0, 1);
+    let before = std::fs::read(&protected.paths[0]).unwrap();
+    let error = protected.repair().unwrap_err();
+    assert!(matches!(error, RepairError::Wrong(_)), "{error}");
+    assert!(std::fs::read(&protected.paths[0]).unwrap() == before);
+    assert_eq!(names(protected.dir.path()), ["a.parity.1of1.tar", "a.tar"]);
+}
+
+#[test]
+fn parity_is_reproducible_and_an_interrupted_build_goes_on() {
+    let (one, two) = (Protected::volumes(), Protected::volumes());
+    // The keys differ, and so does the tail; the recovery blocks do not.
+    let blocks = |protected: &Protected| {
+        let path = protected.paths.last().unwrap();
+        let recovery = Recovery::open(path).unwrap().unwrap();
+        let (from, len) = (recovery.header.part_offset(), recovery.header.part_len());
+        protected.good.last().unwrap()[usize::try_from(from).unwrap()..usize::try_from(from + len).unwrap()]
+            .to_vec()
+    };
+    assert!(blocks(&one) == blocks(&two) && !blocks(&one).is_empty());
+    let sizes = one.good.iter().map(Vec::len).max().unwrap();
+    assert!(sizes as u64 <= SIZE, "{sizes}");
+}
