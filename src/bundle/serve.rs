@@ -230,8 +230,7 @@ impl Content for ServedBundles {
         let bundle = &self.bundles[*nth];
         let Some(place) = bundle.place(digest).or_else(|| bundle.tail_place(digest)) else { return Ok(None) };
         let blob = Blob::new(bundle.media().bytes().slice(place.offset, place.size));
-        self.verified.check(digest, self.stamps[*nth], &blob)?;
-        Ok(Some(blob))
+        self.verified.check(digest, self.stamps[*nth], blob).map(Some)
     }
 
     fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<u64>, ContentError> {

@@ -19,6 +19,7 @@ mod linux {
     use std::task::{Context, Poll, ready};
 
     use bytes::Bytes;
+    use rustix::io::Errno;
     use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
     use tokio::net::TcpStream;
 
@@ -41,6 +42,21 @@ mod linux {
         blob: Blob,
         position: u64,
         left: usize,
+    }
+
+    impl Stretch {
+        /// Breaks off what cannot be read.
+        fn failed(&self, error: io::Error) -> Poll<io::Result<usize>> {
+            tracing::error!("cannot read a blob while sending it: {error}");
+            self.blob.doubt();
+            Poll::Ready(Err(error))
+        }
+    }
+
+    /// Whether it is the file that failed and not the connection.
+    fn is_of_the_disk(error: &io::Error) -> bool {
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::IO | Errno::BADMSG | Errno::REMOTEIO | Errno::STALE | Errno::UCLEAN))
     }
 
     impl Splices {
@@ -83,7 +99,7 @@ mod linux {
             let sent = loop {
                 ready!(self.stream.poll_write_ready(context))?;
                 let Some(part) = stretch.blob.stretch_at(stretch.position)? else {
-                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    return stretch.failed(io::ErrorKind::UnexpectedEof.into());
                 };
                 let in_file = usize::try_from(part.left).unwrap_or(usize::MAX);
                 let count = most.min(stretch.left).min(in_file);
@@ -95,11 +111,12 @@ mod linux {
                 match self.stream.try_io(Interest::WRITABLE, send) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if is_of_the_disk(&error) => return stretch.failed(error),
                     result => break result?,
                 }
             };
             if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                return stretch.failed(io::ErrorKind::UnexpectedEof.into());
             }
             stretch.position += sent as u64;
             stretch.left -= sent;

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::file::{Span, Stretch};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher, RepositoryName, Tag};
 
+use super::verify::Doubt;
+
 /// How much of a blob is hashed at a time.
 const CHUNK: usize = 1024 * 1024;
 
@@ -95,39 +97,55 @@ pub struct Manifest {
 
 /// A verified blob: a stretch of an open file, or of several where a bundle was cut into volumes. Clones are cheap.
 #[derive(Clone, Debug)]
-pub struct Blob(Span);
+pub struct Blob {
+    bytes: Span,
+    /// Told when the bytes cannot be read although they could when they were verified.
+    doubt: Option<Arc<Doubt>>,
+}
 
 impl Blob {
     /// The blob of `size` bytes that begins in `file` at `offset`.
     pub fn in_file(file: Arc<File>, offset: u64, size: u64) -> Self {
-        Self(Span::new(file, offset, size))
+        Self::new(Span::new(file, offset, size))
     }
 
     /// The blob that consists of these bytes.
     pub(crate) fn new(bytes: Span) -> Self {
-        Self(bytes)
+        Self { bytes, doubt: None }
+    }
+
+    /// The same blob, which tells `doubt` when it cannot be read.
+    pub(super) fn telling(self, doubt: Doubt) -> Self {
+        Self { doubt: Some(Arc::new(doubt)), ..self }
     }
 
     /// The size of the blob in bytes.
     pub fn size(&self) -> u64 {
-        self.0.len()
+        self.bytes.len()
     }
 
     /// The open file that has the byte at `position`; none at the end of the blob.
     pub(crate) fn stretch_at(&self, position: u64) -> io::Result<Option<Stretch<'_>>> {
-        self.0.stretch_at(position)
+        self.bytes.stretch_at(position)
     }
 
     /// Reads the blob from `position` on into `buffer` and returns how many bytes that were; 0 at its end.
     ///
     /// Reads are positional, so that any number of readers can share the files.
     pub fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        self.0.read_at(buffer, position)
+        self.bytes.read_at(buffer, position).inspect_err(|_| self.doubt())
     }
 
     /// Like [`Blob::read_at`], but never waits for a disk: none when it would have to, or when the system cannot tell.
     pub fn read_at_once(&self, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>> {
-        self.0.read_at_once(buffer, position)
+        self.bytes.read_at_once(buffer, position).inspect_err(|_| self.doubt())
+    }
+
+    /// Says that the blob's bytes cannot be read, so that it is verified again before it is served again.
+    pub(crate) fn doubt(&self) {
+        if let Some(doubt) = &self.doubt {
+            doubt.raise();
+        }
     }
 
     /// The digest of the blob by `algorithm`, computed by reading all of it.

@@ -228,8 +228,7 @@ impl Content for Store {
             self.0.verified.note(digest, Stamp::missing(), false);
             return Err(ContentError::Damaged(digest.clone()));
         };
-        self.0.verified.check(digest, stamp, &blob)?;
-        Ok(Some(blob))
+        self.0.verified.check(digest, stamp, blob).map(Some)
     }
 
     /// Content that is known to be damaged or is missing has no size here, so that a push brings it anew.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::path::Path;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::oci::{Digest, Hasher};
@@ -45,9 +45,12 @@ impl Stamp {
     }
 }
 
-/// Which blobs were verified since the program started, and which were found damaged.
+/// Which blobs were verified since the program started, and which were found damaged. Clones share what they know.
+#[derive(Clone, Debug, Default)]
+pub struct Verified(Arc<Shared>);
+
 #[derive(Debug, Default)]
-pub struct Verified {
+struct Shared {
     state: Mutex<State>,
     /// Signalled whenever a verification ends.
     ended: Condvar,
@@ -74,10 +77,16 @@ enum Condition {
 }
 
 impl Verified {
-    /// Makes sure that `blob` is `digest`, by reading it unless that was done for this state of the file.
+    /// Makes sure that `blob` is `digest`, by reading it unless that was done for this state of the file. When the blob that
+    /// this gives back cannot be read after all, it counts as unreadable until it was verified again.
     ///
     /// Of several callers that ask for the same blob at once, one reads and the others wait for its verdict.
-    pub fn check(&self, digest: &Digest, stamp: Stamp, blob: &Blob) -> Result<(), ContentError> {
+    pub fn check(&self, digest: &Digest, stamp: Stamp, blob: Blob) -> Result<Blob, ContentError> {
+        self.verify(digest, stamp, &blob)?;
+        Ok(blob.telling(Doubt { verified: self.clone(), digest: digest.clone(), stamp }))
+    }
+
+    fn verify(&self, digest: &Digest, stamp: Stamp, blob: &Blob) -> Result<(), ContentError> {
         let mut state = self.lock();
         loop {
             match state.verdicts.get(digest) {
@@ -88,7 +97,7 @@ impl Verified {
                     return Err(ContentError::Damaged(digest.clone()));
                 }
                 _ if state.running.contains(digest) => {
-                    state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = self.0.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
                 _ => break,
             }
@@ -98,7 +107,7 @@ impl Verified {
         let result = matches(digest, blob);
         let mut state = self.lock();
         state.running.remove(digest);
-        self.ended.notify_all();
+        self.0.ended.notify_all();
         let condition = match result {
             Ok(true) => Condition::Good,
             Ok(false) => Condition::Damaged,
@@ -134,7 +143,22 @@ impl Verified {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock; if something did, the maps would still be whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What to do when a blob that was verified cannot be read.
+#[derive(Debug)]
+pub(super) struct Doubt {
+    verified: Verified,
+    digest: Digest,
+    stamp: Stamp,
+}
+
+impl Doubt {
+    pub(super) fn raise(&self) {
+        let verdict = Verdict { stamp: self.stamp, condition: Condition::Unreadable };
+        self.verified.lock().note(&self.digest, verdict);
     }
 }
 

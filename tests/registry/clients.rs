@@ -103,6 +103,26 @@ fn a_kubelet_pulls_through_cri() {
     }
 }
 
+#[test]
+fn containerd_goes_on_in_the_middle_of_a_layer() {
+    let (site, upstream) = pushed(&[PACKAGE]);
+    let proxy = Proxy::start(&site.address.to_string(), 20_000_000);
+    let containerd = Containerd::start();
+    containerd.mirror_by_path("ghcr.io", &format!("http://{}/v2/ghcr.io", proxy.address()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            proxy.wait_for(8_000_000);
+            proxy.cut();
+            proxy.set_rate(1_000_000_000);
+        });
+        containerd.pull("linux/amd64", PACKAGE);
+    });
+    let digest = Digest::sha256(upstream.raw(PACKAGE).as_bytes()).to_string();
+    assert_eq!(containerd.digest(PACKAGE), Some(digest));
+    let metrics = site.get("/metrics").expect(200).text();
+    assert!(metrics.contains("{route=\"blob\",status=\"206\"}"), "{metrics}");
+}
+
 /// Docker's own client library, as it is in Docker's registry when that is a cache in front of another one.
 #[test]
 fn a_cache_of_docker_pulls_through() {

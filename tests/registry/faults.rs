@@ -281,7 +281,7 @@ fn a_blob_that_breaks_while_it_is_sent_is_cut_off() {
     let bytes: Vec<u8> = (0..2_000_000u32).map(|i| (i % 251) as u8).collect();
     let digest = site.blob("a", &bytes);
     let once = strace("sendfile", "error=EIO:when=2", None);
-    let (_server, address) = serve_under(&once, &store);
+    let (server, address) = serve_under(&once, &store);
     let target = format!("/v2/a/blobs/{digest}");
     let mut cut = Connection::open(address);
     cut.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
@@ -289,10 +289,14 @@ fn a_blob_that_breaks_while_it_is_sent_is_cut_off() {
     let body = received.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
     let body = &received[body..];
     assert!(!body.is_empty() && body.len() < bytes.len() && bytes.starts_with(body), "{}", body.len());
+    let ready = || Connection::open(address).request("GET", "/readyz", &[], b"").status;
+    assert_eq!(ready(), 503);
+    assert!(server.log().contains("while sending it"), "{}", server.log());
     // Once on each thread that sends.
     let mut whole =
         (0..8).filter_map(|_| Connection::open(address).try_request("GET", &target, &[], b"").ok());
     assert!(whole.next().unwrap().expect(200).body == bytes);
+    assert_eq!(ready(), 200);
 }
 
 #[test]
