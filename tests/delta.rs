@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use dray::oci::Digest;
 use serde_json::{Value, json};
 use support::{
     command::Run,
@@ -35,10 +36,22 @@ struct Upgrade {
 fn definition(sequence: u32, release: &str) -> String {
     format!(
         "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {{name: plant-7, sequence: {sequence}}}\nspec:\n  \
-         nodes: [{}]\n  runtimes: [containerd@1.7, containerd@2]\n  releases:\n    - {}\n      with: [calico]\n",
+         nodes: [{}]\n  runtimes: [containerd@1.7, containerd@2]\n  releases:\n    - {}\n      with: [calico]\n  \
+         files:\n    - {{url: 'https://{}', sha256: {}}}\n",
         NODES.join(", "),
         release.replace('@', ": "),
+        program(release),
+        Digest::sha256(&program_bytes(release)).hex(),
     )
+}
+
+/// The address of a program of the release.
+fn program(release: &str) -> String {
+    format!("example.org/{}/k0s.exe", release.strip_prefix("k0s@").unwrap())
+}
+
+fn program_bytes(release: &str) -> Vec<u8> {
+    release.bytes().cycle().take(40_000).collect()
 }
 
 /// The images of a release, from the catalog.
@@ -53,6 +66,10 @@ impl Upgrade {
     /// Brings the first release to the site.
     fn new() -> Self {
         let site = Site::new(&definition(1, BEFORE));
+        for release in [BEFORE, AFTER] {
+            let (address, bytes) = (program(release), program_bytes(release));
+            shelf::put_files(&site.path("upstream"), [(&*address, &*bytes)]);
+        }
         let upstream = shelf::serve(&site.path("upstream"), &(&images(BEFORE) | &images(AFTER)));
         let before = site.bundle(upstream.address());
         let store = site.path("store");
@@ -273,13 +290,15 @@ fn pruning_frees_what_it_said_and_leaves_the_rest_whole() {
 
     let done: Value = serde_json::from_str(&prune(&upgrade.store).succeed()).unwrap();
     assert_eq!((&done["removed"], &done["bytes"]), (&plan["removed"], &plan["bytes"]));
+    assert_eq!(done["files"], json!([format!("https://{}", program(BEFORE))]));
     assert_eq!(size - content(&upgrade.store), done["bytes"].as_u64().unwrap());
     let again = upgrade.site.path("again.tar");
     upgrade.site.build(serve.address(), &again).succeed();
     assert!(fs::read(&again).unwrap() == fs::read(&whole).unwrap(), "the kept release is whole");
     let lock = |name: &str, release: &str| {
         let definition = upgrade.site.path(name);
-        fs::write(&definition, self::definition(3, release)).unwrap();
+        let images = self::definition(3, release);
+        fs::write(&definition, images.split("  files:").next().unwrap()).unwrap();
         let mut lock = dray();
         lock.args(["lock", "-f"]).arg(definition).arg("-o").arg(upgrade.site.path("again.lock"));
         lock.args(support::upstream::flags(serve.address()));
@@ -289,11 +308,9 @@ fn pruning_frees_what_it_said_and_leaves_the_rest_whole() {
     lock("before.yaml", BEFORE).fail_with(4).says(&[outdated().first().unwrap()]);
     let nothing: Value = serde_json::from_str(&prune(&upgrade.store).succeed()).unwrap();
     assert_eq!((&nothing["removed"], &nothing["bytes"]), (&json!([]), &json!(0)));
-    dray()
-        .args(["prune", "--keep", "k0s@v1.20.1+k0s.0", "--store"])
-        .arg(&upgrade.store)
-        .fail_with(2)
-        .says(&[AFTER]);
+    for gone in ["k0s@v1.20.1+k0s.0", BEFORE] {
+        prune(&upgrade.store).args(["--keep", gone]).fail_with(2).says(&[gone, &format!("it has: {AFTER}")]);
+    }
 }
 
 #[test]
@@ -314,7 +331,11 @@ fn what_a_node_needs_is_not_pruned() {
     };
     let before = files(&upgrade.store);
     let running = nodes("v1.36.2+k0s");
-    prune(&upgrade.store).arg("--nodes").arg(running).fail_with(4).says(&["w1", &format!("--keep {BEFORE}")]);
+    prune(&upgrade.store)
+        .arg("--nodes")
+        .arg(running)
+        .fail_with(4)
+        .says(&["the node w1 still runs v1.36.2+k0s, which needs", &format!("--keep {BEFORE}")]);
     assert!(files(&upgrade.store) == before);
     let upgraded = nodes("v1.36.3+k0s");
     let done = prune(&upgrade.store).arg("--nodes").arg(upgraded).succeed();
@@ -335,4 +356,7 @@ fn a_full_disk_can_be_pruned() {
     let size = content(&store);
     let done: Value = serde_json::from_str(&prune(&store).succeed()).unwrap();
     assert!(content(&store) < size && done["bytes"].as_u64().unwrap() == size - content(&store));
+    let removed: BTreeSet<String> = serde_json::from_value(done["removed"].clone()).unwrap();
+    assert_eq!((removed, &done["files"]), (outdated(), &json!([format!("https://{}", program(BEFORE))])));
+    dray().args(["log", "verify", "--store"]).arg(&store).succeed();
 }

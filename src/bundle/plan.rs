@@ -29,7 +29,8 @@ pub(super) const ROLE_ATTESTATION: &str = "attestation";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const TITLE: &str = "org.opencontainers.image.title";
-const SOURCE: &str = "org.opencontainers.image.source";
+/// Where a plain file comes from.
+pub(super) const SOURCE: &str = "org.opencontainers.image.source";
 const BUNDLE_NAME: &str = "dev.dray.bundle.name";
 const BUNDLE_SEQUENCE: &str = "dev.dray.bundle.sequence";
 

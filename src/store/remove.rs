@@ -47,6 +47,17 @@ impl Batch<'_> {
         Ok(present)
     }
 
+    /// Forgets the plain file that `host` has under `path`. Its content stays, because others may have it too. Returns
+    /// whether it was known.
+    pub fn delete_file(&mut self, path: &str, host: &str) -> Result<bool, StoreError> {
+        let Some(place) = self.writer.store.layout().file(host, path) else { return Ok(false) };
+        let present = place.try_exists()?;
+        if present {
+            self.removals.push(place);
+        }
+        Ok(present)
+    }
+
     /// Brings the referrers tag of `subject` in line with the referrer `digest` having come (with its descriptor) or gone,
     /// if there is such a tag.
     ///

@@ -57,12 +57,12 @@ pub(crate) fn big() -> Registry {
     Registry::start(&filled("upstream-big", fill_big), Access::ReadOnly)
 }
 
-/// The `--upstream` arguments that send dray to `address` for every host used here.
+/// The `--upstream` arguments that send dray to `address` for every host used here, `example.org` for plain files.
 pub(crate) fn flags(address: &str) -> Vec<String> {
-    ["registry.k8s.io", "quay.io", "ghcr.io", "docker.io"]
-        .into_iter()
-        .flat_map(|host| ["--upstream".to_owned(), format!("{host}=http://{address}/{host}")])
-        .collect()
+    let images = ["registry.k8s.io", "quay.io", "ghcr.io", "docker.io"];
+    let images = images.map(|host| format!("{host}=http://{address}/{host}"));
+    let files = format!("example.org=http://{address}/files/example.org");
+    images.into_iter().chain([files]).flat_map(|mirror| ["--upstream".to_owned(), mirror]).collect()
 }
 
 /// A data directory that outlives the test: filled by the first one that asks, used by all.

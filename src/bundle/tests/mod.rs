@@ -22,7 +22,7 @@ const MANIFEST: &[u8] = b"the manifest";
 
 /// Gives out blobs in pieces, and can be told to break off or to lie.
 #[derive(Default)]
-struct Source {
+pub(super) struct Source {
     blobs: HashMap<Digest, Vec<u8>>,
     /// Breaks off after so many bytes of a blob.
     breaks_after: Option<usize>,
@@ -32,7 +32,7 @@ struct Source {
 }
 
 impl Source {
-    fn of(blobs: &[&[u8]]) -> Self {
+    pub(super) fn of(blobs: &[&[u8]]) -> Self {
         let blobs = blobs.iter().map(|bytes| (Digest::sha256(bytes), bytes.to_vec())).collect();
         Self { blobs, ..Self::default() }
     }
@@ -59,7 +59,7 @@ fn layer() -> Vec<u8> {
     (0..20_000_000u32).map(|n| u8::try_from(n % 251).unwrap()).collect()
 }
 
-async fn build_at(
+pub(super) async fn build_at(
     output: &Path,
     lock: &Lock,
     source: &Source,
@@ -87,7 +87,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().build().unwrap().block_on(future)
 }
 
@@ -304,89 +304,4 @@ fn who_signed_is_who_is_trusted() {
     block_on(build_at(&unsigned, &sample(MANIFEST, b"layer"), &source, &[])).unwrap();
     let error = Bundle::open(&unsigned).unwrap().check_signatures(&stranger).unwrap_err();
     assert!(matches!(error, BundleError::Untrusted { source: TrustError::Unsigned, .. }));
-}
-
-/// A bundle of one image that the release `release` needs, imported into `store`.
-fn import_release(dir: &Path, store: &crate::store::Store, sequence: u64, release: &str, tag: &str) {
-    use crate::oci::{Descriptor, media_type};
-    let layer = tag.as_bytes();
-    let manifest = serde_json::to_vec(&serde_json::json!({
-        "schemaVersion": 2,
-        "mediaType": media_type::OCI_MANIFEST,
-        "config": Descriptor::of(media_type::OCI_CONFIG, layer),
-        "layers": [],
-    }))
-    .unwrap();
-    let mut lock = sample(&manifest, layer);
-    lock.sequence = sequence;
-    lock.releases = vec![crate::resolve::LockedRelease { release: release.into(), with: Vec::new() }];
-    lock.images[0].reference = format!("registry.k8s.io/pause:{tag}").parse().unwrap();
-    lock.images[0].needed_by = vec![format!("pause of {release}")];
-    let path = dir.join(format!("{sequence}.tar"));
-    let source = Source::of(&[&manifest, layer]);
-    block_on(build_at(&path, &lock, &source, &[])).unwrap();
-    let options = ImportOptions {
-        verified_by: std::collections::BTreeSet::new(),
-        allow_rollback: false,
-        allow_expired: false,
-        keep_going: false,
-        receipt_key: None,
-        threads: 1,
-        now: jiff::Timestamp::UNIX_EPOCH,
-        progress: &|_| (),
-    };
-    import(&Bundle::open(&path).unwrap(), store, &options).unwrap();
-}
-
-#[test]
-fn releases_that_a_site_is_done_with_go() {
-    use crate::store::{Content as _, Store, Swept};
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::create(&dir.path().join("store")).unwrap();
-    let (old, new) = ("k0s@v1.35.4+k0s.0", "k0s@v1.36.3+k0s.2");
-    import_release(dir.path(), &store, 1, old, "3.9");
-    import_release(dir.path(), &store, 2, new, "3.10");
-    assert_eq!(imported_releases(&store).unwrap(), [old.to_owned(), new.to_owned()].into());
-    let writer = store.writer("test", std::time::Duration::ZERO).unwrap();
-    let keep = |release: &str, on_nodes: &[&str]| Keep {
-        releases: [release.to_owned()].into(),
-        on_nodes: on_nodes.iter().map(|name| name.parse().unwrap()).collect(),
-        grace: std::time::Duration::from_hours(1),
-    };
-    let plan = |keep: &Keep| plan_retention(&writer, keep);
-    let unknown = plan(&keep("k0s@v1.99.0+k0s.0", &[])).unwrap_err().to_string();
-    assert!(unknown.contains("k0s@v1.35.4+k0s.0, k0s@v1.36.3+k0s.2"), "{unknown}");
-
-    let name = "registry.k8s.io/pause".parse().unwrap();
-    let root = store.resolve(&name, &"3.9".parse().unwrap()).unwrap().unwrap();
-    // A node that has it keeps it: under its name, at a mirror, and by digest.
-    for on_node in
-        ["registry.k8s.io/pause:3.9", "site:5000/pause:3.9", &format!("site:5000/x@{}", root.digest)]
-    {
-        let retention = plan(&keep(new, &[on_node])).unwrap();
-        assert_eq!(retention.swept(), Swept::default(), "{on_node}");
-    }
-    // So does a tag that did not come with the release.
-    let mut batch = writer.batch();
-    batch.set_tag(&name, &"ours".parse().unwrap(), &root).unwrap();
-    batch.commit().unwrap();
-    assert!(plan(&keep(new, &[])).unwrap().removed.is_empty());
-    let mut batch = writer.batch();
-    batch.delete_tag(&name, &"ours".parse().unwrap()).unwrap();
-    batch.commit().unwrap();
-
-    let retention = plan(&keep(new, &[])).unwrap();
-    assert_eq!(retention.removed, ["registry.k8s.io/pause:3.9".parse().unwrap()].into());
-    assert_eq!(retention.kept.len(), 1);
-    let before = store.usage().unwrap();
-    let_go(&writer, &retention).unwrap();
-    let after = store.usage().unwrap();
-    assert_eq!(
-        retention.swept(),
-        Swept { blobs: before.blobs - after.blobs, bytes: before.bytes - after.bytes }
-    );
-    assert_eq!(retention.swept().blobs, 2, "the manifest and its configuration");
-    let tags = store.tags(&name, None, 10).unwrap().unwrap();
-    assert_eq!(tags.iter().map(crate::oci::Tag::as_str).collect::<Vec<_>>(), ["3.10"]);
-    assert!(plan(&keep(new, &[])).unwrap().removed.is_empty());
 }

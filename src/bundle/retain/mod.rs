@@ -1,0 +1,346 @@
+//! Which images of a store belong to which release, and letting go of releases that a site is done with.
+//!
+//! What goes is worked out first, all of it, from the locks of the bundles that were imported. Only what came with them is
+//! ever looked at, and of that everything stays that a kept release, a definition's own list, a tag, another manifest or a
+//! node needs.
+
+mod brought;
+mod bundles;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::oci::{Digest, Document, Reference, RepositoryName, Tag};
+use crate::resolve::{Lock, LockedImage};
+use crate::store::{Content as _, Store, StoreError, Sweep, Swept, Writer};
+use brought::{Brought, brought, document};
+use bundles::{Leaving, leaving};
+
+/// Why releases cannot be let go of.
+#[derive(Debug, thiserror::Error)]
+pub enum RetainError {
+    /// A release that is to be kept is in none of the imported bundles, or went already.
+    #[error("the store does not have the release {0}; it has: {1}")]
+    Unknown(String, String),
+    /// What an import left in the store is not complete.
+    #[error("the lock of the imported bundle {0} cannot be read from the store; import the bundle again")]
+    NoLock(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a site cannot do without.
+#[derive(Clone, Debug, Default)]
+pub struct Keep {
+    /// The releases, `k0s@v1.36.3+k0s.2`.
+    pub releases: BTreeSet<String>,
+    /// What nodes have, by tag or digest, as a kubelet names it.
+    pub on_nodes: BTreeSet<Reference>,
+    /// Content that nothing refers to stays until it is this old: it may belong to a push that is not finished.
+    pub grace: Duration,
+}
+
+/// What is kept and what goes, worked out before anything does.
+#[derive(Debug)]
+pub struct Retention {
+    /// The images that stay, of those that came in bundles.
+    pub kept: BTreeSet<Reference>,
+    /// The images that go.
+    pub removed: BTreeSet<Reference>,
+    /// The plain files that go, by their addresses upstream.
+    pub files: BTreeSet<String>,
+    /// Images that go, by the releases that need them.
+    pub losing: BTreeMap<String, BTreeSet<Reference>>,
+    /// Releases that are to be kept and of which images are not there, with these images.
+    pub partial: BTreeMap<String, BTreeSet<Reference>>,
+    tags: BTreeSet<(RepositoryName, Tag)>,
+    manifests: BTreeMap<RepositoryName, BTreeSet<Digest>>,
+    leaving: Leaving,
+    sweep: Sweep,
+}
+
+impl Retention {
+    /// The content that goes with the images and files, and what else nothing refers to.
+    pub fn swept(&self) -> Swept {
+        self.sweep.swept()
+    }
+}
+
+/// The locks of the bundles that were imported into `store` and of which something is left, each once, in the order in which
+/// they first came.
+pub fn imported_locks(store: &Store) -> Result<Vec<Lock>, RetainError> {
+    Ok(brought(store)?.into_iter().map(|bundle| bundle.lock).collect())
+}
+
+/// Works out which images only releases need that are not to be kept. Images that a definition named itself stay, and so
+/// does everything that was pushed. Nothing is changed.
+pub fn plan_retention(writer: &Writer, keep: &Keep) -> Result<Retention, RetainError> {
+    let store = writer.store();
+    let all = brought(store)?;
+    let partial = check_kept(store, &all, keep)?;
+    let (stay, go): (Vec<&LockedImage>, Vec<&LockedImage>) =
+        all.iter().flat_map(|bundle| &bundle.lock.images).partition(|image| is_kept(image, keep));
+    let kept: BTreeSet<Reference> = stay.iter().map(|image| image.reference.clone()).collect();
+    let tags = image_tags(store, &go, &kept)?;
+    let needed =
+        Needed { stay: &stay, on_nodes: keep.on_nodes.iter().filter_map(Reference::digest).collect() };
+    let images = manifests(&go, |image| root_and_children(image).cloned().collect());
+    let images = needed.take_from(store, images, &tags)?;
+    let is_gone = |image: &LockedImage| images[image.reference.name()].contains(&image.root.digest);
+    // Evidence goes with the image that it is about.
+    let gone: Vec<&LockedImage> = go.iter().copied().filter(|image| is_gone(image)).collect();
+    let tags = &tags | &evidence_tags(store, &gone, &stay)?;
+    let candidates = manifests(&gone, |image| image.manifests().cloned().collect());
+    let mut candidates = needed.take_from(store, candidates, &tags)?;
+    for (name, digests) in images {
+        candidates.entry(name).or_default().extend(digests);
+    }
+    let removed: BTreeSet<Reference> =
+        gone.iter().map(|image| &image.reference).filter(|name| !kept.contains(name)).cloned().collect();
+    let leaving = leaving(store, &all, keep)?;
+    let mut everything = candidates.clone();
+    for (name, digests) in &leaving.manifests {
+        everything.entry(name.clone()).or_default().extend(digests.iter().cloned());
+    }
+    let sweep = writer.plan_sweep(&everything, keep.grace)?;
+    Ok(Retention {
+        losing: losing(&all, keep, &removed),
+        files: leaving.urls.clone(),
+        kept,
+        removed,
+        partial,
+        tags,
+        manifests: candidates,
+        leaving,
+        sweep,
+    })
+}
+
+/// Lets go of what [`plan_retention`] found, with the same writer: tags first, then manifests, then content, so that nothing
+/// that can be asked for is ever incomplete; and bundles after their images, so that what was interrupted is found again.
+/// Hardly anything is written, so that it works on a full disk.
+pub fn let_go(writer: &Writer, retention: &Retention) -> Result<(), RetainError> {
+    // One by one: several at once would be announced in a file, which a full disk has no room for.
+    let delete_tags = |tags: &BTreeSet<(RepositoryName, Tag)>| -> Result<(), StoreError> {
+        for (name, tag) in tags {
+            let mut batch = writer.batch();
+            batch.delete_tag(name, tag)?;
+            batch.commit()?;
+        }
+        Ok(())
+    };
+    let delete_manifests =
+        |manifests: &BTreeMap<RepositoryName, BTreeSet<Digest>>| -> Result<(), StoreError> {
+            for (name, digests) in manifests {
+                let mut batch = writer.batch();
+                for digest in digests {
+                    batch.delete_manifest(name, digest)?;
+                }
+                batch.commit()?;
+            }
+            Ok(())
+        };
+    let leaving = &retention.leaving;
+    delete_tags(&retention.tags)?;
+    delete_manifests(&retention.manifests)?;
+    let mut batch = writer.batch();
+    for (path, host) in &leaving.records {
+        batch.delete_file(path, host)?;
+    }
+    batch.commit()?;
+    delete_tags(&leaving.tags)?;
+    delete_manifests(&leaving.manifests)?;
+    Ok(writer.finish_sweep(&retention.sweep)?)
+}
+
+/// Refuses to keep what is not there. A release of which only a part is there can be kept; the rest is returned.
+fn check_kept(
+    store: &Store,
+    all: &[Brought],
+    keep: &Keep,
+) -> Result<BTreeMap<String, BTreeSet<Reference>>, RetainError> {
+    let absent = absent_images(store, all)?;
+    let known: BTreeSet<&str> =
+        all.iter().flat_map(|bundle| &bundle.lock.releases).map(|release| release.release.as_str()).collect();
+    let images = |release: &str| -> BTreeSet<&Reference> {
+        all.iter().flat_map(|bundle| bundle.images_of(release)).collect()
+    };
+    let whole: BTreeSet<&str> =
+        known.iter().copied().filter(|release| images(release).is_disjoint(&absent)).collect();
+    let kept = whole.iter().filter(|release| keep.releases.contains(**release));
+    let others: BTreeSet<&Reference> = kept.flat_map(|release| images(release)).collect();
+    let mut partial = BTreeMap::new();
+    for release in keep.releases.iter().filter(|release| !whole.contains(release.as_str())) {
+        let needed = images(release);
+        let lacking: BTreeSet<Reference> = needed.intersection(&absent).copied().cloned().collect();
+        if lacking.is_empty() || needed.iter().all(|image| absent.contains(image) || others.contains(image)) {
+            let whole = whole.iter().copied().collect::<Vec<_>>().join(", ");
+            return Err(RetainError::Unknown(release.clone(), whole));
+        }
+        partial.insert(release.clone(), lacking);
+    }
+    Ok(partial)
+}
+
+/// The images of bundles that the store does not have any more.
+fn absent_images<'a>(store: &Store, all: &'a [Brought]) -> Result<BTreeSet<&'a Reference>, StoreError> {
+    let mut there = BTreeSet::new();
+    let mut absent = BTreeSet::new();
+    for image in all.iter().flat_map(|bundle| &bundle.lock.images) {
+        let is_there = store.manifest(image.reference.name(), &image.root.digest)?.is_some();
+        if is_there { &mut there } else { &mut absent }.insert(&image.reference);
+    }
+    Ok(&absent - &there)
+}
+
+/// The tags of images that go. A tag that has been moved since is not what the release brought.
+fn image_tags(
+    store: &Store,
+    go: &[&LockedImage],
+    kept: &BTreeSet<Reference>,
+) -> Result<BTreeSet<(RepositoryName, Tag)>, StoreError> {
+    let mut tags = BTreeSet::new();
+    for image in go.iter().filter(|image| !kept.contains(&image.reference)) {
+        let name = image.reference.name();
+        let Some(tag) = image.reference.tag() else { continue };
+        if store.resolve(name, tag)?.is_some_and(|target| target.digest == image.root.digest) {
+            tags.insert((name.clone(), tag.clone()));
+        }
+    }
+    Ok(tags)
+}
+
+/// The tags by which the evidence of images that are `gone` is found, unless an image has it that stays.
+fn evidence_tags(
+    store: &Store,
+    gone: &[&LockedImage],
+    stay: &[&LockedImage],
+) -> Result<BTreeSet<(RepositoryName, Tag)>, StoreError> {
+    let tags = |images: &[&LockedImage]| -> BTreeSet<(RepositoryName, Tag, Digest)> {
+        let of = |image: &&LockedImage| {
+            let name = image.reference.name().clone();
+            let tagged = image.evidence.clone().into_iter();
+            tagged.filter_map(move |evidence| Some((name.clone(), evidence.tag?, evidence.digest)))
+        };
+        images.iter().flat_map(of).collect()
+    };
+    let mut found = BTreeSet::new();
+    for (name, tag, digest) in &tags(gone) - &tags(stay) {
+        if store.resolve(&name, &tag)?.is_some_and(|target| target.digest == digest) {
+            found.insert((name, tag));
+        }
+    }
+    Ok(found)
+}
+
+fn root_and_children(image: &LockedImage) -> impl Iterator<Item = &Digest> {
+    std::iter::once(&image.root.digest).chain(image.children.iter().map(|child| &child.digest))
+}
+
+/// The manifests of images, by repository.
+fn manifests(
+    images: &[&LockedImage],
+    of: impl Fn(&LockedImage) -> Vec<Digest>,
+) -> BTreeMap<RepositoryName, BTreeSet<Digest>> {
+    let mut manifests: BTreeMap<RepositoryName, BTreeSet<Digest>> = BTreeMap::new();
+    for image in images {
+        manifests.entry(image.reference.name().clone()).or_default().extend(of(image));
+    }
+    manifests
+}
+
+/// The releases that lose images, and which.
+fn losing(
+    all: &[Brought],
+    keep: &Keep,
+    removed: &BTreeSet<Reference>,
+) -> BTreeMap<String, BTreeSet<Reference>> {
+    let mut losing: BTreeMap<String, BTreeSet<Reference>> = BTreeMap::new();
+    for bundle in all {
+        for release in bundle.lock.releases.iter().map(|release| &release.release) {
+            let images: BTreeSet<Reference> =
+                bundle.images_of(release).filter(|image| removed.contains(image)).cloned().collect();
+            if !images.is_empty() && !keep.releases.contains(release) {
+                losing.entry(release.clone()).or_default().extend(images);
+            }
+        }
+    }
+    losing
+}
+
+/// What manifests cannot go for.
+struct Needed<'a> {
+    stay: &'a [&'a LockedImage],
+    on_nodes: Vec<&'a Digest>,
+}
+
+impl Needed<'_> {
+    /// What of `candidates` is there and nothing needs that stays: images, the tags of the repositories but those in
+    /// `going`, every other manifest, nodes.
+    fn take_from(
+        &self,
+        store: &Store,
+        mut candidates: BTreeMap<RepositoryName, BTreeSet<Digest>>,
+        going: &BTreeSet<(RepositoryName, Tag)>,
+    ) -> Result<BTreeMap<RepositoryName, BTreeSet<Digest>>, StoreError> {
+        for (name, candidates) in &mut candidates {
+            let images = self.stay.iter().filter(|image| image.reference.name() == name);
+            let roots = images.flat_map(|image| image.manifests()).chain(self.on_nodes.iter().copied());
+            take_needed(store, name, going, roots.cloned().collect(), candidates)?;
+        }
+        Ok(candidates)
+    }
+}
+
+/// Takes out of `candidates` what is not there, and what something needs that stays: `roots`, the tags of the repository
+/// but those in `going`, and every other manifest in it.
+fn take_needed(
+    store: &Store,
+    name: &RepositoryName,
+    going: &BTreeSet<(RepositoryName, Tag)>,
+    roots: BTreeSet<Digest>,
+    candidates: &mut BTreeSet<Digest>,
+) -> Result<(), StoreError> {
+    let present: BTreeSet<Digest> = store.manifests(name)?.into_iter().collect();
+    candidates.retain(|digest| present.contains(digest));
+    let mut next: Vec<Digest> = roots.into_iter().chain(present.difference(candidates).cloned()).collect();
+    for tag in store.tags(name, None, usize::MAX)?.unwrap_or_default() {
+        if !going.contains(&(name.clone(), tag.clone())) {
+            next.extend(store.resolve(name, &tag)?.map(|target| target.digest));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    while let Some(digest) = next.pop() {
+        if !present.contains(&digest) || !seen.insert(digest.clone()) {
+            continue;
+        }
+        candidates.remove(&digest);
+        if let Some(Document::Index(index)) = document(store, name, &digest)? {
+            next.extend(index.manifests.into_iter().map(|entry| entry.digest));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a kept release, a list of a definition or a node needs the image.
+fn is_kept(image: &LockedImage, keep: &Keep) -> bool {
+    let needed = image.needed_by.iter().any(|need| match need.split_once(" of ") {
+        Some((_, release)) => keep.releases.contains(release),
+        None => true,
+    });
+    needed || keep.on_nodes.iter().any(|on_node| is_pulled_as(image, on_node))
+}
+
+/// Whether a node may have pulled the image under the name `pulled`: its own, or the same path and tag at another registry
+/// or below a prefix, as with k0s' `images.repository`, or its digest.
+fn is_pulled_as(image: &LockedImage, pulled: &Reference) -> bool {
+    let (own, other) = (&image.reference, pulled.name().as_str());
+    let below = |path: &str| other.strip_suffix(path).is_some_and(|front| front.ends_with('/'));
+    let named = pulled.tag().is_some()
+        && pulled.tag() == own.tag()
+        && (other == own.name().as_str() || below(own.repository()));
+    named || pulled.digest() == Some(&image.root.digest)
+}
