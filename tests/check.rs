@@ -15,6 +15,10 @@ use self::support::command::Run as _;
 use self::support::shelf;
 use self::support::site::{Serve, Site};
 
+mod check {
+    mod findings;
+}
+
 const OLD: &str = "k0s@v1.29.7+k0s.0";
 const NEW: &str = "k0s@v1.30.3+k0s.0";
 const LINUX: [&str; 2] = ["linux/amd64", "linux/arm64"];

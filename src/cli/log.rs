@@ -90,7 +90,7 @@ fn row(record: &ImportRecord) -> Vec<String> {
     let allowed: Vec<&str> = allowed.iter().filter(|(done, _)| *done).map(|(_, what)| *what).collect();
     vec![
         record.number.to_string(),
-        record.imported.to_string(),
+        record.imported.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         format!("{} {}", record.name, record.sequence),
         keys.join(", "),
         allowed.join(", "),

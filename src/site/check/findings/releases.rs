@@ -2,7 +2,7 @@
 
 use super::super::{CheckError, ClusterConfig, Delivery};
 use super::{Facts, Finding};
-use crate::catalog::{Problem, PullPolicy, Severity};
+use crate::catalog::{Problem, Severity};
 use crate::oci::NodeKind;
 
 /// Problems that are worked out here from the cluster's own configuration instead.
@@ -43,8 +43,7 @@ fn here(facts: &Facts<'_>, problem: Problem) -> Option<Finding> {
             return None;
         }
         "win-nllb-envoy" => Severity::Blocker,
-        "win-pull-policy-always" if preload => Severity::Blocker,
-        "win-bundle-import-broken" if preload || never_on_windows(facts) => Severity::Blocker,
+        "win-pull-policy-always" | "win-bundle-import-broken" if preload => Severity::Blocker,
         // Where the profiles are known, `platforms` says which.
         "win-custom-profile-linux-pause" if !facts.inputs.worker_configs.is_empty() => return None,
         "kubeadm-containerd-2" if !super::upgrade::on_containerd_1(facts).is_empty() => Severity::Blocker,
@@ -65,9 +64,4 @@ fn here(facts: &Facts<'_>, problem: Problem) -> Option<Finding> {
         },
         &nodes,
     ))
-}
-
-/// Whether a Windows node may not pull what it cannot import either.
-fn never_on_windows(facts: &Facts<'_>) -> bool {
-    facts.asking(|ask| ask.pull == PullPolicy::Never).iter().any(|node| node.kind.is_windows())
 }
