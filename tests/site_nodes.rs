@@ -6,6 +6,9 @@ mod support;
 
 mod site_nodes {
     mod export;
+    #[path = "../../src/site/fields.rs"]
+    mod fields;
     mod node_config;
+    mod prepull;
     mod upgrade;
 }

@@ -32,13 +32,36 @@ const ALL: [&str; 5] = [PAUSE_DOCKER, PAUSE_OCI, SINGLE, PACKAGE, HUB];
 
 /// A site that serves, with nothing behind it: the upstream has ended.
 fn site() -> (Site, Serve, Vec<String>) {
+    let (site, digests) = stored();
+    let serve = Serve::start(&["--store", site.path("store").to_str().unwrap()]);
+    (site, serve, digests)
+}
+
+/// A site with the images in its store, and their digests.
+fn stored() -> (Site, Vec<String>) {
     let upstream = upstream::start();
     let site = Site::new(DEFINITION);
     let bundle = site.bundle(upstream.address());
-    let store = site.path("store");
-    site.import(&bundle, &store).succeed();
+    site.import(&bundle, &site.path("store")).succeed();
     let digests = ALL.iter().map(|name| Digest::sha256(upstream.raw(name).as_bytes()).to_string()).collect();
-    let serve = Serve::start(&["--store", store.to_str().unwrap()]);
+    (site, digests)
+}
+
+/// The same over TLS, with the certificate of an authority of its own; `strange` is the certificate of another one.
+fn site_with_tls() -> (Site, Serve, Vec<String>) {
+    let (site, digests) = stored();
+    for authority in ["tls", "strange"] {
+        dray().args(["tls", "init", "--san", "127.0.0.1", "-o"]).arg(site.path(authority)).succeed();
+    }
+    let path = |name: &str| site.path(name).display().to_string();
+    let serve = Serve::start(&[
+        "--store",
+        &path("store"),
+        "--tls-cert",
+        &path("tls/server.crt"),
+        "--tls-key",
+        &path("tls/server.key"),
+    ]);
     (site, serve, digests)
 }
 
@@ -75,6 +98,43 @@ fn containerd_pulls_through_the_files_as_written() {
             let pulled = pull(&containerd, &node.path().join(hosts), reference);
             assert_eq!(pulled.code, 0, "{target} {more:?} {reference}: {}", pulled.stderr);
             assert_eq!(containerd.digest(reference).as_ref(), Some(digest), "{target} {more:?}");
+        }
+    }
+}
+
+#[test]
+fn over_tls_the_authority_of_the_files_counts() {
+    let (site, serve, digests) = site_with_tls();
+    let registry = format!("https://{}", serve.address());
+    for authority in ["tls", "strange"] {
+        let ca = site.path(authority).join("ca.crt");
+        let ca = ["--ca", ca.to_str().unwrap()];
+        for (target, hosts) in
+            [("containerd", "etc/containerd/certs.d"), ("k0s", "etc/k0s/containerd.d/certs.d")]
+        {
+            let node = tempfile::tempdir().unwrap();
+            node_config(target, &registry, &ca, node.path()).succeed();
+            let containerd = Containerd::start();
+            let pulled = pull(&containerd, &node.path().join(hosts), HUB);
+            if authority == "tls" {
+                assert_eq!(pulled.code, 0, "{target}: {}", pulled.stderr);
+                assert_eq!(containerd.digest(HUB).as_ref(), digests.last(), "{target}");
+            } else {
+                assert_ne!(pulled.code, 0, "{target}");
+                pulled.says(&["certificate signed by unknown authority", serve.address()]);
+            }
+        }
+
+        let node = tempfile::tempdir().unwrap();
+        node_config("crio", &registry, &ca, node.path()).succeed();
+        let podman = Podman::new(&node.path().join("etc/containers/registries.conf.d/50-dray.conf"));
+        podman.trust(&node.path().join("etc/containers/certs.d"));
+        let pulled = podman.podman().args(["pull", "-q", HUB]).finish();
+        if authority == "tls" {
+            assert_eq!(pulled.code, 0, "{}", pulled.stderr);
+        } else {
+            assert_ne!(pulled.code, 0);
+            pulled.says(&["certificate signed by unknown authority", serve.address()]);
         }
     }
 }
@@ -139,11 +199,19 @@ impl Podman {
         command
             .env("CONTAINERS_REGISTRIES_CONF", &self.registries)
             .env("REGISTRY_AUTH_FILE", self.dir.path().join("auth.json"))
+            .env("HOME", self.dir.path())
             .env("XDG_RUNTIME_DIR", self.dir.path());
         if program == "skopeo" {
             command.arg("--registries-conf").arg(&self.registries);
         }
         command
+    }
+
+    /// Takes the place of `/etc/containers/certs.d`, which belongs to the machine.
+    fn trust(&self, certificates: &Path) {
+        let home = self.dir.path().join(".config/containers");
+        fs::create_dir_all(&home).unwrap();
+        std::os::unix::fs::symlink(certificates, home.join("certs.d")).unwrap();
     }
 
     fn podman(&self) -> Command {
