@@ -61,6 +61,11 @@ impl Containerd {
         containerd
     }
 
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.dir.path().join("sock")
+    }
+
     /// The directory that `config_path` names on a node: a `hosts.toml` per upstream.
     pub(crate) fn hosts(&self) -> std::path::PathBuf {
         self.dir.path().join("hosts")
@@ -83,7 +88,7 @@ impl Containerd {
     /// The client, in the namespace of Kubernetes.
     pub(crate) fn ctr(&self) -> Command {
         let mut ctr = Command::new("ctr");
-        ctr.arg("-a").arg(self.dir.path().join("sock")).args(["-n", "k8s.io"]);
+        ctr.arg("-a").arg(self.socket()).args(["-n", "k8s.io"]);
         ctr
     }
 

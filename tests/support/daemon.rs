@@ -36,6 +36,9 @@ impl Daemon {
                 None => guarded.env_remove(key),
             };
         }
+        if let Some(directory) = command.get_current_dir() {
+            guarded.current_dir(directory);
+        }
         guarded.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = guarded.spawn().unwrap_or_else(|error| panic!("cannot start {guarded:?}: {error}"));
         let (sender, lines) = mpsc::channel();
