@@ -416,14 +416,11 @@ fn store_bundle_lock_and_registry_give_the_same_answer() {
         nodes: [linux/amd64, windows/ltsc2022]\n  releases: [{k0s: v1.36.3+k0s.2, with: [calico]}]\n";
     let site = Site::new(definition);
     let upstream = shelf::serve(&site.path("upstream"), &images);
-    let mut flags = support::upstream::flags(upstream.address());
-    flags.extend([
-        "--upstream".to_owned(),
-        format!("mcr.microsoft.com=http://{}/mcr.microsoft.com", upstream.address()),
-    ]);
-    site.lock(upstream.address()).args(&flags[8..]).succeed();
+    let microsoft = format!("mcr.microsoft.com=http://{}/mcr.microsoft.com", upstream.address());
+    let flags = ["--upstream", &microsoft];
+    site.lock(upstream.address()).args(flags).succeed();
     let bundle = site.path("bundle.tar");
-    site.build(upstream.address(), &bundle).args(&flags[8..]).succeed();
+    site.build(upstream.address(), &bundle).args(flags).succeed();
     site.import(&bundle, &site.path("store")).succeed();
     let serve = Serve::start(&["--store", site.path("store").to_str().unwrap()]);
 

@@ -24,6 +24,13 @@ pub(super) struct Brought {
     pub(super) members: Vec<Descriptor>,
 }
 
+/// What is left of a bundle whose letting go was interrupted: its lock is gone, its index goes last.
+pub(super) struct Remains {
+    pub(super) repository: RepositoryName,
+    pub(super) digest: Digest,
+    pub(super) members: Vec<Descriptor>,
+}
+
 impl Brought {
     /// The images of the bundle that the release `release` needs.
     pub(super) fn images_of<'a>(&'a self, release: &str) -> impl Iterator<Item = &'a Reference> {
@@ -32,9 +39,9 @@ impl Brought {
     }
 }
 
-/// All bundles, in the order in which they were imported.
-pub(super) fn brought(store: &Store) -> Result<Vec<Brought>, RetainError> {
-    let mut all = Vec::new();
+/// All bundles, in the order in which they were imported, and what is left of others.
+pub(super) fn brought(store: &Store) -> Result<(Vec<Brought>, Vec<Remains>), RetainError> {
+    let (mut all, mut remains) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
     for record in store.imports()? {
         let Ok(record) = serde_json::from_value::<ImportRecord>(record) else { continue };
@@ -51,11 +58,26 @@ pub(super) fn brought(store: &Store) -> Result<Vec<Brought>, RetainError> {
             Ok(Document::Index(index)) => index.manifests,
             _ => Vec::new(),
         };
+        let digest = record.digest;
+        let lock_is_gone = match members.iter().find(|entry| is_lock(entry)) {
+            Some(artifact) => {
+                store.manifest(&repository, &artifact.digest).map_err(StoreError::from)?.is_none()
+            }
+            None => false,
+        };
+        if lock_is_gone {
+            remains.push(Remains { repository, digest, members });
+            continue;
+        }
         let lock = read_lock(store, &repository, &members)?;
         let lock = lock.ok_or_else(|| RetainError::NoLock(format!("{} {}", record.name, record.sequence)))?;
-        all.push(Brought { lock, repository, digest: record.digest, members });
+        all.push(Brought { lock, repository, digest, members });
     }
-    Ok(all)
+    Ok((all, remains))
+}
+
+fn is_lock(entry: &Descriptor) -> bool {
+    entry.artifact_type.as_deref() == Some(LOCK_TYPE)
 }
 
 /// Reads the lock among the entries of a bundle's index.
@@ -64,8 +86,7 @@ fn read_lock(
     name: &RepositoryName,
     members: &[Descriptor],
 ) -> Result<Option<Lock>, StoreError> {
-    let is_lock = |entry: &&Descriptor| entry.artifact_type.as_deref() == Some(LOCK_TYPE);
-    let Some(artifact) = members.iter().find(is_lock) else { return Ok(None) };
+    let Some(artifact) = members.iter().find(|entry| is_lock(entry)) else { return Ok(None) };
     let Some(Document::Image(artifact)) = document(store, name, &artifact.digest)? else { return Ok(None) };
     let Some(layer) = artifact.layers.first() else { return Ok(None) };
     let Some(blob) = store.blob(name, &layer.digest)? else { return Ok(None) };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::brought::{Brought, document};
+use super::brought::{Brought, Remains, document};
 use super::{Keep, RetainError, is_kept};
 use crate::bundle::FILE_TYPE;
 use crate::bundle::import::hosted;
@@ -23,10 +23,17 @@ pub(super) struct Leaving {
     pub(super) tags: BTreeSet<(RepositoryName, Tag)>,
     /// Artifacts of files, and the documents of bundles of which nothing stays.
     pub(super) manifests: BTreeMap<RepositoryName, BTreeSet<Digest>>,
+    /// The indexes of these bundles, which go last: they say what else there is.
+    pub(super) indexes: BTreeMap<RepositoryName, BTreeSet<Digest>>,
 }
 
 /// Works out which files no bundle has for a release that stays, and which bundles nothing stays of.
-pub(super) fn leaving(store: &Store, all: &[Brought], keep: &Keep) -> Result<Leaving, RetainError> {
+pub(super) fn leaving(
+    store: &Store,
+    all: &[Brought],
+    remains: &[Remains],
+    keep: &Keep,
+) -> Result<Leaving, RetainError> {
     let staying: BTreeSet<(&str, &Digest)> = all
         .iter()
         .flat_map(|bundle| bundle.lock.files.iter().filter(|file| stays(bundle, file, keep)))
@@ -47,8 +54,11 @@ pub(super) fn leaving(store: &Store, all: &[Brought], keep: &Keep) -> Result<Lea
             leaving.bundle(store, bundle)?;
         }
     }
+    for Remains { repository, digest, members } in remains {
+        leaving.documents(store, repository, digest, members)?;
+    }
     let tagged = tagged(store, &leaving)?;
-    for (name, digests) in &mut leaving.manifests {
+    for (name, digests) in leaving.manifests.iter_mut().chain(&mut leaving.indexes) {
         digests.retain(|digest| !tagged.contains(&(name.clone(), digest.clone())));
     }
     Ok(leaving)
@@ -77,29 +87,47 @@ impl Leaving {
         Ok(())
     }
 
-    /// Adds what a bundle has for itself: its index, lock and signatures.
+    /// Adds what a bundle has for itself: its index, lock and signatures, and their tags.
     fn bundle(&mut self, store: &Store, bundle: &Brought) -> Result<(), StoreError> {
         let name = &bundle.repository;
-        let mut documents: BTreeSet<Digest> =
-            bundle.members.iter().filter(|entry| entry.artifact_type.is_some()).map(digest_of).collect();
-        documents.insert(bundle.digest.clone());
-        let is_ours = |entry: &&Descriptor| entry.artifact_type.as_deref() == Some(trust::SIGSTORE_BUNDLE);
-        documents.extend(store.referrers(name, &bundle.digest)?.iter().filter(is_ours).map(digest_of));
+        self.documents(store, name, &bundle.digest, &bundle.members)?;
         let sequence = bundle.lock.sequence.to_string().parse::<Tag>().ok();
         let signature = trust::signature_tag(&bundle.digest).parse::<Tag>().ok();
         for tag in [&sequence, &signature].into_iter().flatten() {
             let Some(target) = store.resolve(name, tag)? else { continue };
             // Another bundle may have taken the number.
             if Some(tag) == signature.as_ref() || target.digest == bundle.digest {
-                documents.insert(target.digest);
                 self.tags.insert((name.clone(), tag.clone()));
             }
         }
-        for digest in documents {
-            if store.manifest(name, &digest)?.is_some() {
-                self.manifest(name, &digest);
+        Ok(())
+    }
+
+    /// Adds the documents of the bundle `digest` that are there.
+    fn documents(
+        &mut self,
+        store: &Store,
+        name: &RepositoryName,
+        digest: &Digest,
+        members: &[Descriptor],
+    ) -> Result<(), StoreError> {
+        let mut documents: BTreeSet<Digest> =
+            members.iter().filter(|entry| entry.artifact_type.is_some()).map(digest_of).collect();
+        let is_ours = |entry: &&Descriptor| entry.artifact_type.as_deref() == Some(trust::SIGSTORE_BUNDLE);
+        documents.extend(store.referrers(name, digest)?.iter().filter(is_ours).map(digest_of));
+        // A signature is found by its tag alone, which goes before it; those of bundles that stay have theirs.
+        for signature in store.manifests(name)? {
+            let Some(Document::Image(image)) = document(store, name, &signature)? else { continue };
+            if image.layers.first().is_some_and(|layer| layer.media_type == trust::SIGNATURE_LAYER) {
+                documents.insert(signature);
             }
         }
+        for document in documents {
+            if store.manifest(name, &document)?.is_some() {
+                self.manifest(name, &document);
+            }
+        }
+        self.indexes.entry(name.clone()).or_default().insert(digest.clone());
         Ok(())
     }
 
@@ -119,7 +147,7 @@ fn is_layer_of(layer: &Descriptor, file: &LockedFile) -> bool {
 /// What the tags point at that stay.
 fn tagged(store: &Store, leaving: &Leaving) -> Result<BTreeSet<(RepositoryName, Digest)>, StoreError> {
     let mut tagged = BTreeSet::new();
-    for name in leaving.manifests.keys() {
+    for name in leaving.manifests.keys().chain(leaving.indexes.keys()) {
         for tag in store.tags(name, None, usize::MAX)?.unwrap_or_default() {
             let tag = (name.clone(), tag);
             if !leaving.tags.contains(&tag) {

@@ -72,14 +72,14 @@ impl Retention {
 /// The locks of the bundles that were imported into `store` and of which something is left, each once, in the order in which
 /// they first came.
 pub fn imported_locks(store: &Store) -> Result<Vec<Lock>, RetainError> {
-    Ok(brought(store)?.into_iter().map(|bundle| bundle.lock).collect())
+    Ok(brought(store)?.0.into_iter().map(|bundle| bundle.lock).collect())
 }
 
 /// Works out which images only releases need that are not to be kept. Images that a definition named itself stay, and so
 /// does everything that was pushed. Nothing is changed.
 pub fn plan_retention(writer: &Writer, keep: &Keep) -> Result<Retention, RetainError> {
     let store = writer.store();
-    let all = brought(store)?;
+    let (all, remains) = brought(store)?;
     let partial = check_kept(store, &all, keep)?;
     let (stay, go): (Vec<&LockedImage>, Vec<&LockedImage>) =
         all.iter().flat_map(|bundle| &bundle.lock.images).partition(|image| is_kept(image, keep));
@@ -89,20 +89,27 @@ pub fn plan_retention(writer: &Writer, keep: &Keep) -> Result<Retention, RetainE
         Needed { stay: &stay, on_nodes: keep.on_nodes.iter().filter_map(Reference::digest).collect() };
     let images = manifests(&go, |image| root_and_children(image).cloned().collect());
     let images = needed.take_from(store, images, &tags)?;
-    let is_gone = |image: &LockedImage| images[image.reference.name()].contains(&image.root.digest);
-    // Evidence goes with the image that it is about.
-    let gone: Vec<&LockedImage> = go.iter().copied().filter(|image| is_gone(image)).collect();
+    let goes = |image: &LockedImage| images[image.reference.name()].contains(&image.root.digest);
+    // Evidence goes with the image that it is about, also when that went in an interrupted run.
+    let mut gone: Vec<&LockedImage> = Vec::new();
+    for image in go.iter().copied() {
+        if goes(image)
+            || store.manifest(image.reference.name(), &image.root.digest).map_err(StoreError::from)?.is_none()
+        {
+            gone.push(image);
+        }
+    }
     let tags = &tags | &evidence_tags(store, &gone, &stay)?;
     let candidates = manifests(&gone, |image| image.manifests().cloned().collect());
     let mut candidates = needed.take_from(store, candidates, &tags)?;
-    for (name, digests) in images {
-        candidates.entry(name).or_default().extend(digests);
+    for (name, digests) in &images {
+        candidates.entry(name.clone()).or_default().extend(digests.iter().cloned());
     }
-    let removed: BTreeSet<Reference> =
-        gone.iter().map(|image| &image.reference).filter(|name| !kept.contains(name)).cloned().collect();
-    let leaving = leaving(store, &all, keep)?;
+    let images = go.iter().copied().filter(|image| goes(image)).map(|image| &image.reference);
+    let removed: BTreeSet<Reference> = images.filter(|name| !kept.contains(name)).cloned().collect();
+    let leaving = leaving(store, &all, &remains, keep)?;
     let mut everything = candidates.clone();
-    for (name, digests) in &leaving.manifests {
+    for (name, digests) in leaving.manifests.iter().chain(&leaving.indexes) {
         everything.entry(name.clone()).or_default().extend(digests.iter().cloned());
     }
     let sweep = writer.plan_sweep(&everything, keep.grace)?;
@@ -153,6 +160,7 @@ pub fn let_go(writer: &Writer, retention: &Retention) -> Result<(), RetainError>
     batch.commit()?;
     delete_tags(&leaving.tags)?;
     delete_manifests(&leaving.manifests)?;
+    delete_manifests(&leaving.indexes)?;
     Ok(writer.finish_sweep(&retention.sweep)?)
 }
 
