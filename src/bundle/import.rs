@@ -2,6 +2,7 @@
 //! before all of it is there.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -69,8 +70,10 @@ pub enum ImportError {
         images: Vec<String>,
     },
     /// A manifest in the bundle cannot be served.
-    #[error("{digest} in the bundle is no manifest that can be served: {source}")]
+    #[error("{}: {digest} is no manifest that can be served: {source}", path.display())]
     Manifest {
+        /// The bundle.
+        path: PathBuf,
         /// The manifest.
         digest: Digest,
         /// Why.
@@ -392,8 +395,9 @@ fn publish_manifest(
     media_type: &str,
 ) -> Result<(), ImportError> {
     let bytes = bundle.manifest_bytes(digest)?;
-    let document = Document::parse(Some(media_type), bytes.clone())
-        .map_err(|source| ImportError::Manifest { digest: digest.clone(), source })?;
+    let document = Document::parse(Some(media_type), bytes.clone()).map_err(|source| {
+        ImportError::Manifest { path: bundle.path().to_owned(), digest: digest.clone(), source }
+    })?;
     batch.put_manifest(name, digest, media_type, &bytes)?;
     if let Document::Image(image) = document {
         let lock = bundle.lock();

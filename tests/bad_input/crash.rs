@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -148,7 +148,7 @@ impl Scenario<'_> {
                 strace(&command, Path::new("/dev/null"), &["-e", &inject]).finish().code != 0
             }
             Kill::After(time) => {
-                let mut child = command.spawn().unwrap();
+                let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
                 std::thread::sleep(*time);
                 child.kill().unwrap();
                 !child.wait().unwrap().success()
