@@ -8,8 +8,12 @@ use crate::fuzz::{self, TARGETS, Target, mutate};
 const MADE: u64 = 3_000;
 /// The same for targets that write each input to a file.
 const MADE_OF_FILES: u64 = 600;
+/// The same for targets that write several, and more than once.
+const MADE_OF_SETS: u64 = 200;
 /// The largest input that is made.
 const LIMIT: usize = 100_000;
+
+type Mutator = fn(&[u8], u64, usize) -> Vec<u8>;
 
 fn seeds(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target)
@@ -26,7 +30,11 @@ fn kept(target: &str) -> Vec<Vec<u8>> {
 fn run((name, target): Target) {
     let kept = kept(name);
     assert!(!kept.is_empty(), "{name} has no inputs");
-    let archives = matches!(name, "archive" | "tar");
+    let structured = match name {
+        "archive" | "tar" => Some(mutate::archive as Mutator),
+        "repair" | "volumes" => Some(fuzz::lies::files as Mutator),
+        _ => None,
+    };
     let try_out = |input: &[u8], origin: &str| {
         let holds = std::panic::catch_unwind(|| target(input)).is_ok();
         assert!(holds, "{name} fails on {origin}: {}", String::from_utf8_lossy(input));
@@ -34,13 +42,15 @@ fn run((name, target): Target) {
     for (nth, input) in kept.iter().enumerate() {
         try_out(input, &format!("kept input {nth}"));
     }
-    let made = if archives || name == "index" { MADE_OF_FILES } else { MADE };
+    let made = match name {
+        "archive" | "index" | "tar" => MADE_OF_FILES,
+        "repair" | "volumes" => MADE_OF_SETS,
+        _ => MADE,
+    };
     for seed in 0..made {
         let from = &kept[usize::try_from(seed).unwrap() % kept.len()];
-        let input = match seed % 4 {
-            1.. if archives => mutate::archive(from, seed, LIMIT),
-            _ => mutate::bytes(from, seed, LIMIT),
-        };
+        let mutate = structured.filter(|_| seed % 4 > 0).unwrap_or(mutate::bytes);
+        let input = mutate(from, seed, LIMIT);
         try_out(&input, &format!("the input made from seed {seed}"));
     }
 }
@@ -63,7 +73,7 @@ fn every_target_is_built_and_has_inputs() {
             "{name} is not in fuzz/Cargo.toml"
         );
         assert!(
-            kept(name).iter().map(Vec::len).sum::<usize>() < 64 * 1024,
+            kept(name).iter().map(Vec::len).sum::<usize>() < 128 * 1024,
             "the inputs of {name} are too large"
         );
     }
@@ -76,6 +86,22 @@ fn the_kept_bundle_is_the_sample() {
     assert!(kept == fuzz::bundle::sample_bytes(), "the form of bundles has changed: make the seeds anew");
     // A mutation that never gets past the first header would test nothing.
     assert!(fuzz::bundle::index_seeds().iter().all(|seed| super::fuzz_tests::kept("index").contains(seed)));
+}
+
+#[test]
+fn the_kept_volumes_are_whole_or_mixed_and_the_kept_damage_is_repaired() {
+    let seeds = fuzz::repair::volume_seeds().into_iter().chain(fuzz::repair::repair_seeds());
+    let [whole, mixed, single, volumes] = &seeds.collect::<Vec<_>>()[..] else { panic!("there are four") };
+    // Each bundle is opened by its folder and by its files.
+    assert_eq!(fuzz::repair::accepted(&whole.1), (3, 2));
+    assert_eq!(fuzz::repair::accepted(&mixed.1), (3, 0));
+    assert_eq!(fuzz::repair::repaired(&single.1).unwrap(), ["a.tar"]);
+    assert_eq!(fuzz::repair::repaired(&volumes.1).unwrap(), ["a.2of3.tar", "a.3of3.tar"]);
+    for (target, (name, seed)) in
+        ["volumes", "volumes", "repair", "repair"].iter().zip([whole, mixed, single, volumes])
+    {
+        assert!(kept(target).contains(seed), "{name}: the form of bundles has changed: make the seeds anew");
+    }
 }
 
 /// Writes the inputs that come from the sample. To be run by hand when the form of bundles has changed.
@@ -94,6 +120,13 @@ fn make_seeds() {
     let delta =
         sample.lock.clone().without(|digest| digest.hex().starts_with(['0', '1', '2', '3', '4', '5']));
     write("lock", "delta.json", &delta.to_json());
+    for (target, seeds) in
+        [("volumes", fuzz::repair::volume_seeds()), ("repair", fuzz::repair::repair_seeds())]
+    {
+        for (name, seed) in seeds {
+            write(target, name, &seed);
+        }
+    }
     for (nth, seed) in fuzz::bundle::index_seeds().into_iter().enumerate() {
         write("index", &format!("{nth:02}"), &seed);
     }

@@ -14,14 +14,14 @@ use super::archive::{Archive, BLOCK, fix_checksum};
 use super::sample::{self, Sample};
 
 /// What the signed sample is, and who is trusted.
-struct Signed {
-    index: Digest,
-    bytes: Vec<u8>,
+pub(super) struct Signed {
+    pub(super) index: Digest,
+    pub(super) bytes: Vec<u8>,
     unsigned: Archive,
     policy: Policy,
 }
 
-fn signed() -> &'static Signed {
+pub(super) fn signed() -> &'static Signed {
     static SIGNED: OnceLock<Signed> = OnceLock::new();
     SIGNED.get_or_init(|| {
         let (sample, key) = (Sample::new(), sample::key());
@@ -34,39 +34,46 @@ fn signed() -> &'static Signed {
 }
 
 /// Gives `run` a file that holds `bytes`. Bundles are read at positions, by several threads: they are files.
-fn with_file<T>(bytes: &[u8], run: impl FnOnce(&Path) -> T) -> T {
+pub(super) fn with_file<T>(bytes: &[u8], run: impl FnOnce(&Path) -> T) -> T {
     let mut file = tempfile::NamedTempFile::new().expect("there is room for temporary files");
     file.write_all(bytes).expect("there is room for temporary files");
     run(file.path())
 }
 
-/// Opens `bytes` as a bundle and checks what may be concluded from that having worked.
-fn open(bytes: &[u8]) {
+/// Opens `bytes` as a bundle, checks what may be concluded from that having worked, and gives the digest of its index.
+pub(super) fn open(bytes: &[u8]) -> Option<Digest> {
     with_file(bytes, |path| {
         let bundle = match Bundle::open(path) {
             Ok(bundle) => bundle,
             Err(error) => {
                 // What is wrong is always the content, never the system that reads it.
                 assert!(error.is_verification(), "{error}");
-                return;
+                return None;
             }
         };
-        assert_eq!(bundle.len(), bytes.len() as u64);
         same_as_tar(&bundle, bytes);
-        let plan = Plan::new(bundle.lock(), bundle.mtime()).expect("it was laid out already");
-        let tail = Tail::new(bundle.lock(), &plan, bundle.signatures());
-        assert!(bytes.ends_with(&tail.bytes));
-        let signed = signed();
-        if bundle.check_signatures(&signed.policy).is_ok() {
-            assert_eq!(bundle.index().digest, signed.index, "something else is signed");
-            if bundle.verify_blobs(1, &|_| ()).is_ok() && bundle.mtime() == 0 {
-                let head = usize::try_from(plan.tail).expect("a few kilobytes");
-                assert!(bytes[..head] == signed.bytes[..head]);
-            }
-        }
+        check_against(&bundle, bytes);
+        let index = bundle.index().digest.clone();
         // Reads every manifest; what is not one is refused.
         let _ = ServedBundles::new(vec![bundle]);
-    });
+        Some(index)
+    })
+}
+
+/// Checks that `bundle`, whose bytes are `bytes`, is what its lock makes it, and that nothing but the sample is signed.
+pub(super) fn check_against(bundle: &Bundle, bytes: &[u8]) {
+    assert_eq!(bundle.len(), bytes.len() as u64);
+    let plan = Plan::new(bundle.lock(), bundle.mtime()).expect("it was laid out already");
+    let tail = Tail::new(bundle.lock(), &plan, bundle.signatures());
+    assert!(bytes.ends_with(&tail.bytes));
+    let signed = signed();
+    if bundle.check_signatures(&signed.policy).is_ok() {
+        assert_eq!(bundle.index().digest, signed.index, "something else is signed");
+        if bundle.verify_blobs(1, &|_| ()).is_ok() && bundle.mtime() == 0 {
+            let head = usize::try_from(plan.tail).expect("a few kilobytes");
+            assert!(bytes[..head] == signed.bytes[..head]);
+        }
+    }
 }
 
 /// tar sees the same entries, as regular files, in the same places.

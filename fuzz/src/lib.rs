@@ -11,15 +11,18 @@
 
 pub mod archive;
 pub mod bundle;
+pub mod lies;
 pub mod mutate;
+pub mod repair;
 pub mod sample;
 pub mod text;
+pub mod volumes;
 
 /// A target: its name, which is also that of its folder in `fuzz/seeds`, and what it runs.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 15] = [
     ("archive", bundle::archive),
     ("authorization", text::authorization),
     ("content_range", text::content_range),
@@ -32,5 +35,7 @@ pub const TARGETS: [Target; 13] = [
     ("platform", text::platform),
     ("range", text::range),
     ("reference", text::reference),
+    ("repair", repair::repair),
     ("tar", bundle::tar),
+    ("volumes", repair::volumes),
 ];

@@ -87,6 +87,24 @@ fn change(data: &mut Vec<u8>, rng: &mut Rng) {
     }
 }
 
+/// What `libfuzzer_sys::fuzz_mutator` asks for: three quarters of the changes are those of `structured`, as changes of mere
+/// bytes would hardly ever leave a file whole; the rest are the fuzzer's own.
+pub fn in_place(
+    data: &mut [u8],
+    size: usize,
+    limit: usize,
+    seed: u32,
+    structured: fn(&[u8], u64, usize) -> Vec<u8>,
+    plain: impl FnOnce(&mut [u8], usize, usize) -> usize,
+) -> usize {
+    if seed.is_multiple_of(4) {
+        return plain(data, size, limit);
+    }
+    let changed = structured(&data[..size], seed.into(), limit);
+    data[..changed.len()].copy_from_slice(&changed);
+    changed.len()
+}
+
 /// One or two changes of the archive `data` that leave everything else of it valid.
 pub fn archive(data: &[u8], seed: u64, limit: usize) -> Vec<u8> {
     let mut rng = Rng::with_seed(seed);
@@ -102,7 +120,7 @@ pub fn archive(data: &[u8], seed: u64, limit: usize) -> Vec<u8> {
     data
 }
 
-fn change_archive(archive: &mut Archive, rng: &mut Rng) {
+pub(super) fn change_archive(archive: &mut Archive, rng: &mut Rng) {
     let Some(at) = archive.parts.len().checked_sub(1).map(|last| rng.usize(..=last)) else { return };
     let other = rng.usize(..archive.parts.len());
     let part = &mut archive.parts[at];
@@ -170,6 +188,6 @@ fn change_archive(archive: &mut Archive, rng: &mut Rng) {
     }
 }
 
-fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
+pub(super) fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
     &from[rng.usize(..from.len())]
 }

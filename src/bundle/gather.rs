@@ -185,10 +185,7 @@ fn complete(set: &SetName, mut present: BTreeMap<u32, Volume>) -> Result<Media, 
                     break;
                 }
                 Ok(Kind::Volume(volume)) => {
-                    let (name, sequence, digest) = volume.bundle();
-                    let (number, of) = (volume.number(), volume.of());
-                    let what = format!("volume {number} of {of} of {name} {sequence} ({digest})");
-                    missing.why = Why::Foreign(what);
+                    missing.why = Why::Foreign(volume.to_string());
                 }
             }
             missing.path = path;

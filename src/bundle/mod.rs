@@ -6,6 +6,7 @@
 mod cutting;
 mod damage;
 mod find;
+mod foreign;
 mod framing;
 mod gather;
 mod import;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::foreign::foreign;
 use super::gather::{files_in, volumes_of};
 use super::media::Media;
 use super::parity::{Layout, Recovery, bundle_output, decode, parity_output};
@@ -64,6 +65,14 @@ pub enum RepairError {
         one: PathBuf,
         /// Another.
         other: PathBuf,
+    },
+    /// Something else lies where a file would be made again.
+    #[error("{} is {what}; move it away, and what was lost is made again in its place", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: String,
     },
     /// More is lost than can be restored.
     #[error(
@@ -137,6 +146,14 @@ pub fn repair(
     }
     if lost.len() > left {
         return Err(RepairError::TooMuch { lost: lost.len(), left, size: block_size });
+    }
+    for (number, (target, _)) in
+        (1..).zip(found.targets.iter().zip(&damaged)).filter(|(_, (_, damaged))| **damaged)
+    {
+        let number = Some(number).filter(|_| !layout.volumes.is_empty());
+        if let Some(what) = foreign(&target.path, &layout.set, number) {
+            return Err(RepairError::Foreign { path: target.path.clone(), what });
+        }
     }
     let mut made = Vec::new();
     for ((target, frame), damaged) in found.targets.iter().zip(&frames).zip(&damaged) {
@@ -338,10 +355,13 @@ fn volume_targets(layout: &Layout, output: &Path, files: &[PathBuf]) -> Vec<Targ
             _ => None,
         })
         .collect();
+    // What is made again is called as what is there, whatever the recovery file is called.
+    let known = said.values().find_map(|path| parse_path(path));
+    let output = known.map_or_else(|| output.to_owned(), |(output, ..)| output);
     (1..)
         .zip(layout.parts())
         .map(|(number, slice)| {
-            let by_name = || volume_path(output, number, of);
+            let by_name = || volume_path(&output, number, of);
             let path = said.get(&number).cloned().unwrap_or_else(by_name);
             Target::open(path, slice, prefix_len(slice.len.div_ceil(layout.block_size)))
         })
@@ -526,9 +546,17 @@ fn check_whole(
         if found.layout.volumes.is_empty() {
             return Media::plain(&path(&found.targets[0]));
         }
-        let volumes = found.targets.iter().map(|target| Volume::open(&path(target)));
-        let volumes = volumes.map(|volume| volume.map(|volume| (volume.number(), volume)));
-        Media::join(found.path.clone(), volumes.collect::<Result<_, _>>()?, Vec::new())
+        let volume = |target: &Target| {
+            let path = path(target);
+            let volume = Volume::open(&path)?;
+            if path != target.path {
+                // What it says of its blocks comes from the recovery files, and nobody else asks for it here.
+                volume.verify(&|_| ())?;
+            }
+            Ok((volume.number(), volume))
+        };
+        let volumes = found.targets.iter().map(volume).collect::<Result<_, BundleError>>()?;
+        Media::join(found.path.clone(), volumes, Vec::new())
     };
     let whole =
         || Bundle::open_media(media()?)?.verify_blobs(threads, &|bytes| progress(Progress::Read(bytes)));

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::framing;
 use crate::bundle::tar;
-use crate::bundle::volume::{Blocks, MAX_BLOCKS, MAX_VOLUMES, MIN_BLOCK, SetName, Slice};
+use crate::bundle::volume::{Blocks, MAX_VOLUMES, SetName, Slice};
 use crate::oci::Digest;
 
 /// The version of this form.
@@ -79,12 +79,12 @@ impl Layout {
     }
 
     fn check(&self) -> bool {
-        let limits = self.block_size.is_power_of_two()
-            && (MIN_BLOCK..=1 << 48).contains(&self.block_size)
-            && i64::try_from(self.head).is_ok()
+        // Whoever makes recovery files again reserves the space for as many blocks as they say, so that must not be more than
+        // the bundle can need.
+        let limits = i64::try_from(self.head).is_ok()
+            && self.blocks() == Blocks::new(self.head)
             && self.blocks.len() as u64 == self.blocks().count()
-            && self.blocks.len() as u64 <= MAX_BLOCKS
-            && self.recovery.len() as u64 <= MAX_BLOCKS
+            && self.recovery.len() <= self.blocks.len() + 1
             && self.volumes.len() <= MAX_VOLUMES as usize
             && (1..=MAX_VOLUMES as usize).contains(&self.files.len());
         let rises =
@@ -169,7 +169,7 @@ mod tests {
             head: 10_000,
             block_size: 4096,
             blocks: digests(3),
-            recovery: digests(5),
+            recovery: digests(4),
             files: vec![0, 3],
         };
         Header::new(number, layout)
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        for (number, blocks) in [(1, 3), (2, 2)] {
+        for (number, blocks) in [(1, 3), (2, 1)] {
             let header = header(number);
             let bytes = header.to_bytes();
             assert_eq!((bytes.len() as u64, header.part_len()), (header.len(), blocks * 4096));
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        let broken: [fn(&mut Header); 14] = [
+        let broken: [fn(&mut Header); 16] = [
             |h| h.schema_version = 2,
             |h| h.number = 0,
             |h| h.number = 3,
@@ -211,12 +211,14 @@ mod tests {
             |h| h.layout.block_size = 0,
             |h| h.layout.block_size = 5000,
             |h| h.layout.block_size = 1 << 62,
+            |h| h.layout.block_size = 8192,
             |h| h.layout.blocks.clear(),
+            |h| h.layout.recovery.push(Digest::sha256(b"more")),
             |h| h.layout.volumes = vec![4096],
             |h| h.layout.volumes = vec![0, 8192, 8192],
             |h| h.layout.volumes = vec![0, 12_288],
             |h| h.layout.files = Vec::new(),
-            |h| h.layout.files = vec![0, 5],
+            |h| h.layout.files = vec![0, 4],
         ];
         for (nth, spoil) in broken.into_iter().enumerate() {
             let mut header = header(1);

@@ -19,7 +19,7 @@ struct Protected {
 }
 
 impl Protected {
-    fn new(volume_size: Option<VolumeSize>) -> Self {
+    fn with(share: &str, volume_size: Option<VolumeSize>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let layer = noise(250_000);
         let (lock, key) = (sample(MANIFEST, &layer), PrivateKey::generate());
@@ -30,7 +30,7 @@ impl Protected {
             concurrency: 2,
             keys: std::slice::from_ref(&key),
             volume_size,
-            parity: Some("20%".parse().unwrap()),
+            parity: Some(share.parse().unwrap()),
             progress: &|_| (),
         };
         let paths = block_on(build(&lock, &source, &options)).unwrap().paths;
@@ -39,11 +39,11 @@ impl Protected {
     }
 
     fn single() -> Self {
-        Self::new(None)
+        Self::with("20%", None)
     }
 
     fn volumes() -> Self {
-        Self::new(Some(VolumeSize::from_bytes(SIZE)))
+        Self::with("20%", Some(VolumeSize::from_bytes(SIZE)))
     }
 
     fn repair(&self) -> Result<Repaired, RepairError> {
@@ -241,6 +241,62 @@ fn recovery_files_that_lie_change_nothing() {
     assert!(matches!(error, RepairError::Wrong(_)), "{error}");
     assert!(std::fs::read(&protected.paths[0]).unwrap() == before);
     assert_eq!(names(protected.dir.path()), ["a.parity.1of1.tar", "a.tar"]);
+}
+
+#[test]
+fn what_recovery_files_say_of_volumes_must_be_true_of_each_alone() {
+    let protected = Protected::volumes();
+    // All recovery files agree on digests of two blocks that are each other's. What they restore is the bundle; what they
+    // say of its first volume is not true.
+    for path in protected.paths.iter().filter(|path| path.to_str().unwrap().contains("parity")) {
+        let mut header = Recovery::open(path).unwrap().unwrap().header;
+        header.layout.blocks.swap(0, 1);
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file::write_all_at(&file, &header.to_bytes(), 0).unwrap();
+        file::write_all_at(&file, &header.to_bytes(), header.second()).unwrap();
+    }
+    let error = protected.repair().unwrap_err();
+    assert!(matches!(error, RepairError::Wrong(_)), "{error}");
+    assert!(std::fs::read(&protected.paths[0]).unwrap() == protected.good[0]);
+}
+
+#[test]
+fn what_is_something_else_is_never_replaced() {
+    // The recovery file under the name of the bundle.
+    let protected = Protected::with("100%", None);
+    std::fs::rename(&protected.paths[1], &protected.paths[0]).unwrap();
+    let what = |protected: &Protected| match protected.repair().unwrap_err() {
+        RepairError::Foreign { what, .. } => what,
+        error => panic!("{error}"),
+    };
+    assert_eq!(what(&protected), "a recovery file");
+    // A newer bundle, which has most blocks of the one that the recovery file is of.
+    let protected = Protected::with("100%", None);
+    let mut lock = sample(MANIFEST, &noise(250_000));
+    lock.sequence = 2;
+    block_on(build_at(&protected.paths[0], &lock, &Source::of(&[MANIFEST, &noise(250_000)]), &[])).unwrap();
+    let newer = std::fs::read(&protected.paths[0]).unwrap();
+    assert!(what(&protected).starts_with("plant-7 2 (sha256:"));
+    assert!(std::fs::read(&protected.paths[0]).unwrap() == newer);
+    // Another volume of the same bundle, whose own name is free.
+    let protected = Protected::with("100%", Some(VolumeSize::from_bytes(SIZE)));
+    std::fs::rename(&protected.paths[2], &protected.paths[1]).unwrap();
+    assert!(what(&protected).starts_with("volume 3 of 3 of plant-7 1 "));
+    assert!(std::fs::read(&protected.paths[1]).unwrap() == protected.good[2]);
+}
+
+#[test]
+fn what_is_made_again_is_called_as_what_is_there() {
+    let protected = Protected::with("100%", Some(VolumeSize::from_bytes(SIZE)));
+    for path in protected.paths.iter().filter(|path| path.to_str().unwrap().contains("parity")) {
+        std::fs::rename(
+            path,
+            path.with_file_name(format!("x{}", path.file_name().unwrap().to_str().unwrap())),
+        )
+        .unwrap();
+    }
+    std::fs::remove_file(&protected.paths[1]).unwrap();
+    assert_eq!(protected.is_restored().files, [protected.paths[1].clone()]);
 }
 
 #[test]

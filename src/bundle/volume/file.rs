@@ -1,5 +1,6 @@
 //! An open volume, and checking it alone.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -179,6 +180,13 @@ impl Volume {
 
     fn is_good(&self, slice: Slice, digest: &Digest, buffer: &mut [u8]) -> bool {
         hash(&self.part(), slice, digest, buffer).is_ok_and(|found| found == *digest)
+    }
+}
+
+impl fmt::Display for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, sequence, digest) = self.bundle();
+        write!(f, "volume {} of {} of {name} {sequence} ({digest})", self.number(), self.of())
     }
 }
 

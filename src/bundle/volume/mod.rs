@@ -11,7 +11,7 @@ mod header;
 mod size;
 
 pub use cut::CutError;
-pub(super) use cut::{Blocks, MAX_BLOCKS, MIN_BLOCK, SLACK, Slice, cut};
+pub(super) use cut::{Blocks, MAX_BLOCKS, SLACK, Slice, cut};
 pub(super) use file::Kind;
 pub use file::Volume;
 pub(super) use header::{Header, MAX_HEADER_BYTES, SetName, TailPlace, prefix_len};
