@@ -23,6 +23,8 @@ mod import_to;
 mod manifests;
 #[path = "registry/names.rs"]
 mod names;
+#[path = "registry/power.rs"]
+mod power;
 #[path = "registry/pull.rs"]
 mod pull;
 #[path = "registry/scale.rs"]

@@ -2,11 +2,12 @@
 //! leaves.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 
 use bytes::Bytes;
 
 use super::import::hosted;
-use super::read::Bundle;
+use super::read::{Bundle, BundleError};
 use crate::oci::{Descriptor, Digest, Document, RepositoryName, Tag};
 use crate::resolve::LockedImage;
 use crate::store::{Blob, Content, ContentError, HostedFile, Manifest, Stamp, Verified};
@@ -217,11 +218,21 @@ impl Content for ServedBundles {
     fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Manifest>, ContentError> {
         let found = self.repositories.get(name).and_then(|repository| repository.manifests.get(digest));
         let Some((nth, media_type)) = found else { return Ok(None) };
-        let bytes: Bytes = self.bundles[*nth].manifest_bytes(digest).map_err(|_| {
-            self.verified.note(digest, self.stamps[*nth], false);
-            ContentError::Damaged(digest.clone())
-        })?;
-        Ok(Some(Manifest { media_type: media_type.clone(), bytes }))
+        let stamp = self.stamps[*nth];
+        match self.bundles[*nth].manifest_bytes(digest) {
+            Ok(bytes) => {
+                self.verified.note_readable(digest);
+                Ok(Some(Manifest { media_type: media_type.clone(), bytes }))
+            }
+            Err(error @ BundleError::Io { .. }) => {
+                self.verified.note_unreadable(digest, stamp);
+                Err(io::Error::other(error).into())
+            }
+            Err(_) => {
+                self.verified.note(digest, stamp, false);
+                Err(ContentError::Damaged(digest.clone()))
+            }
+        }
     }
 
     fn blob(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Blob>, ContentError> {

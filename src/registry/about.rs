@@ -37,8 +37,12 @@ impl Service {
     fn ready(&self, method: &Method) -> Response<Body> {
         match self.content.damaged().len() {
             0 => probe(method, true, "ready"),
-            1 => probe(method, false, "1 blob is damaged; run `dray scrub`"),
-            n => probe(method, false, &format!("{n} blobs are damaged; run `dray scrub`")),
+            1 => probe(method, false, "1 blob is damaged; run `dray scrub`, or `dray verify` on a bundle"),
+            n => {
+                let message =
+                    format!("{n} blobs are damaged; run `dray scrub`, or `dray verify` on a bundle");
+                probe(method, false, &message)
+            }
         }
     }
 

@@ -113,11 +113,16 @@ impl Store {
     /// The whole of a manifest's content, verified.
     pub(super) fn manifest_bytes(&self, digest: &Digest) -> Result<Bytes, ContentError> {
         let path = self.layout().blob(digest);
-        let bytes = bounded(&path, MAX_MANIFEST_BYTES as u64)?;
+        let verified = &self.0.verified;
+        let bytes = bounded(&path, MAX_MANIFEST_BYTES as u64)
+            .inspect_err(|_| verified.note_unreadable(digest, Stamp::at(&path)))?;
         match bytes {
-            Some(bytes) if digest.matches(&bytes) => Ok(Bytes::from(bytes)),
+            Some(bytes) if digest.matches(&bytes) => {
+                verified.note_readable(digest);
+                Ok(Bytes::from(bytes))
+            }
             _ => {
-                self.0.verified.note(digest, Stamp::at(&path), false);
+                verified.note(digest, Stamp::at(&path), false);
                 Err(ContentError::Damaged(digest.clone()))
             }
         }

@@ -123,6 +123,19 @@ impl Verified {
         self.lock().note(digest, Verdict { stamp, condition });
     }
 
+    /// Remembers that the disk did not give the bytes of `digest`.
+    pub fn note_unreadable(&self, digest: &Digest, stamp: Stamp) {
+        self.lock().note(digest, Verdict { stamp, condition: Condition::Unreadable });
+    }
+
+    /// Forgets that the disk did not give the bytes of `digest`, because it has given them since.
+    pub fn note_readable(&self, digest: &Digest) {
+        let mut state = self.lock();
+        if state.verdicts.get(digest).is_some_and(|verdict| verdict.condition == Condition::Unreadable) {
+            state.verdicts.remove(digest);
+        }
+    }
+
     /// Whether `digest` was found damaged or unreadable, and the file has not changed since.
     pub fn is_damaged(&self, digest: &Digest, stamp: Stamp) -> bool {
         let is_bad = |verdict: &Verdict| verdict.stamp == stamp && verdict.condition != Condition::Good;
@@ -157,8 +170,7 @@ pub(super) struct Doubt {
 
 impl Doubt {
     pub(super) fn raise(&self) {
-        let verdict = Verdict { stamp: self.stamp, condition: Condition::Unreadable };
-        self.verified.lock().note(&self.digest, verdict);
+        self.verified.note_unreadable(&self.digest, self.stamp);
     }
 }
 

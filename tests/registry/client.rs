@@ -137,6 +137,13 @@ impl Connection {
         Ok(Response { status, headers, body })
     }
 
+    /// The next `count` bytes.
+    pub(crate) fn read(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
     /// What comes until the other side closes the connection.
     pub(crate) fn rest(mut self) -> Vec<u8> {
         let mut rest = Vec::new();

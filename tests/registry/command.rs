@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::process::Command;
 
 use crate::client::{Connection, Response};
 use crate::support::command::Run;
@@ -23,13 +24,16 @@ fn get(address: SocketAddr, target: &str) -> Response {
 /// What nodes asked for in vain goes to the other side as a list, and comes back as a bundle.
 #[test]
 fn what_is_missing_is_locked_on_the_other_side_and_imported() {
-    let wanted = ["registry.k8s.io/pause:3.9", "docker.io/calico/node:v3.30.1"].map(str::to_owned);
+    let wanted = ["registry.k8s.io/pause:3.9", "docker.io/calico/node:v3.30.1", "quay.io/coreos/etcd:v3.6.4"];
     let site = Site::new(
         "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {name: plant-7}\nspec:\n  \
          nodes: [linux/amd64, windows/ltsc2022]\n  runtimes: [containerd@1.7, containerd@2]\n  \
          imageLists: [wants.txt]\n",
     );
-    let upstream = shelf::serve(&site.path("upstream"), &wanted);
+    let upstream = shelf::serve(&site.path("upstream"), &wanted.map(str::to_owned));
+    let upstream_address = upstream.address().parse().unwrap();
+    let etcd = get(upstream_address, "/v2/quay.io/coreos/etcd/manifests/v3.6.4").expect(200);
+    let by_digest = format!("/v2/coreos/etcd/manifests/{}?ns=quay.io", etcd.header("docker-content-digest"));
     let store = site.path("store");
     drop(dray::store::Store::create(&store).unwrap());
     let (server, address) = serve(&["--store", store.to_str().unwrap()]);
@@ -37,11 +41,13 @@ fn what_is_missing_is_locked_on_the_other_side_and_imported() {
         "/v2/pause/manifests/3.9?ns=k8s.gcr.io",
         "/v2/registry.k8s.io/pause/manifests/3.9",
         "/v2/calico/node/manifests/v3.30.1",
+        &by_digest,
     ] {
         get(address, target).expect(404);
     }
     let list = get(address, "/api/v1/wants.txt").expect(200).text();
-    assert_eq!(list, "docker.io/calico/node:v3.30.1\nregistry.k8s.io/pause:3.9\n");
+    let etcd = format!("quay.io/coreos/etcd@{}", etcd.header("docker-content-digest"));
+    assert_eq!(list, format!("docker.io/calico/node:v3.30.1\n{etcd}\nregistry.k8s.io/pause:3.9\n"));
     server.signal("TERM");
     drop(server);
     let wants = || dray().args(["wants", "--store"]).arg(&store).succeed();
@@ -53,6 +59,7 @@ fn what_is_missing_is_locked_on_the_other_side_and_imported() {
     let (_server, address) = serve(&["--store", store.to_str().unwrap()]);
     get(address, "/v2/pause/manifests/3.9?ns=k8s.gcr.io").expect(200);
     get(address, "/v2/calico/node/manifests/v3.30.1").expect(200);
+    get(address, &by_digest).expect(200);
     assert_eq!(get(address, "/api/v1/wants.txt").expect(200).text(), "");
 }
 
@@ -61,17 +68,32 @@ fn the_access_log_is_text_or_json() {
     let site = Site::new("");
     let store = site.path("store");
     drop(dray::store::Store::create(&store).unwrap());
+    let users = site.path("users");
+    Command::new("htpasswd")
+        .args(["-B", "-C", "5", "-b", "-c"])
+        .arg(&users)
+        .args(["ann", "secret"])
+        .succeed();
     for format in ["text", "json"] {
-        let (server, address) = serve(&["--store", store.to_str().unwrap(), "--access-log", format]);
-        get(address, "/v2/a/manifests/1?ns=quay.io").expect(404);
-        let line =
-            server.wait_for("line", |line| line.contains("/v2/a/manifests/1").then(|| line.to_owned()));
+        let (store, users) = (store.to_str().unwrap(), users.to_str().unwrap());
+        let (server, address) = serve(&["--store", store, "--htpasswd", users, "--access-log", format]);
+        let headers =
+            [("User-Agent", "containerd/2.1 \"quoted\""), ("Authorization", "Basic YW5uOnNlY3JldA==")];
+        let target = "/v2/a/manifests/1?ns=quay.io";
+        let answer = Connection::open(address).request("GET", target, &headers, b"").expect(404);
+        let length = answer.body.len();
+        let line = server.wait_for("line", |line| line.contains(target).then(|| line.to_owned()));
         if format == "json" {
-            let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
-            assert_eq!((&entry["status"], &entry["method"]), (&404.into(), &"GET".into()));
-            assert_eq!(entry["userAgent"], "containerd/2.1 \"quoted\"");
+            let mut entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let mut take = |field: &str| entry.as_object_mut().unwrap().remove(field).unwrap();
+            take("time").as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+            assert!(take("seconds").as_f64().unwrap() > 0.0);
+            let expected = serde_json::json!({"client": "127.0.0.1", "user": "ann", "method": "GET", "target": target,
+                "status": 404, "bytes": length, "userAgent": "containerd/2.1 \"quoted\""});
+            assert_eq!(entry, expected);
         } else {
-            assert!(line.contains(r#"GET "/v2/a/manifests/1?ns=quay.io" 404"#), "{line}");
+            let expected = format!(r#" 127.0.0.1 "ann" GET "{target}" 404 {length} "#);
+            assert!(line.contains(&expected), "{line}");
             assert!(line.ends_with(r#""containerd/2.1 \"quoted\"""#), "{line}");
         }
     }

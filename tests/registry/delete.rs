@@ -1,6 +1,11 @@
 //! Deleting tags, manifests and blobs: at once, and only where it was asked for.
 
-use crate::site::Site;
+use std::time::Duration;
+
+use dray::oci::Digest;
+use dray::store::Store;
+
+use crate::site::{Site, sha512};
 
 #[test]
 fn a_tag() {
@@ -37,14 +42,41 @@ fn a_manifest_with_its_tags() {
 #[test]
 fn a_blob() {
     let site = Site::open_to_pushes();
-    let digest = site.blob("a", b"layer");
-    site.blob("b", b"layer");
+    for digest in [Digest::sha256(b"layer"), sha512(b"layer")] {
+        for name in ["a", "b"] {
+            let uploads = format!("/v2/{name}/blobs/uploads/?digest={digest}");
+            site.request("POST", &uploads, b"layer").expect(201);
+        }
+        let target = format!("/v2/a/blobs/{digest}");
+        site.request("DELETE", &target, b"").expect(202);
+        site.head(&target).expect(404);
+        site.get(&target).expect(404);
+        assert_eq!(site.request("DELETE", &target, b"").expect(404).code(), "BLOB_UNKNOWN");
+        assert_eq!(site.get(&format!("/v2/b/blobs/{digest}")).expect(200).body, b"layer");
+    }
+}
+
+/// As `dray prune` does it in another process.
+#[test]
+fn what_is_being_sent_is_sent_to_its_end_when_it_is_pruned() {
+    let site = Site::open_to_pushes();
+    // More than the buffers of both sides of the socket hold.
+    let bytes = vec![7; 40_000_000];
+    let digest = site.blob("a", &bytes);
     let target = format!("/v2/a/blobs/{digest}");
-    site.request("DELETE", &target, b"").expect(202);
-    site.head(&target).expect(404);
+    let mut slow = site.connect();
+    slow.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes());
+    let begin = slow.read(1000);
+    let store = Store::open(site.store.path()).unwrap();
+    let writer = store.writer("dray prune", Duration::from_secs(10)).unwrap();
+    assert_eq!(writer.sweep(Duration::ZERO, false).unwrap().blobs, 1);
+    drop(writer);
+    assert!(!site.blob_file(&digest).exists());
     site.get(&target).expect(404);
-    assert_eq!(site.request("DELETE", &target, b"").expect(404).code(), "BLOB_UNKNOWN");
-    assert_eq!(site.get(&format!("/v2/b/blobs/{digest}")).expect(200).body, b"layer");
+    let all = [begin, slow.rest()].concat();
+    let body = all.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+    assert!(all[body..] == bytes);
+    site.get("/readyz").expect(200);
 }
 
 #[test]

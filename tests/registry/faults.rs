@@ -30,7 +30,7 @@ fn strace(call: &str, fault: &str, on: Option<&Path>) -> Command {
 }
 
 /// `dray serve` that takes pushes into `store`, run by `runner`.
-fn serve_under(runner: &Command, store: &Path) -> (Daemon, SocketAddr) {
+pub(crate) fn serve_under(runner: &Command, store: &Path) -> (Daemon, SocketAddr) {
     let mut command = Command::new(runner.get_program());
     command.args(runner.get_args()).arg(env!("CARGO_BIN_EXE_dray"));
     command.args(["serve", "--allow-push", "--listen", "127.0.0.1:0", "--store"]).arg(store);
@@ -259,18 +259,24 @@ fn a_read_error_is_an_error_until_it_has_passed() {
     let store = directory.path().join("store");
     let site = Site::below(directory, Config::default());
     let bytes = b"read later".repeat(10_000);
-    let digest = site.blob("a", &bytes);
-    let once = strace("pread64", "error=EIO:when=1", Some(&site.blob_file(&digest)));
-    let (server, address) = serve_under(&once, &store);
-    let get = |target: &str| Connection::open(address).request("GET", target, &[], b"");
-    let target = format!("/v2/a/blobs/{digest}");
-    get(&target).expect(500);
-    get("/readyz").expect(503);
-    assert!(server.log().contains("Input/output error"), "{}", server.log());
-    // Once on each thread that reads.
-    let whole = (0..8).map(|_| get(&target)).find(|response| response.status == 200);
-    assert!(whole.unwrap().body == bytes);
-    get("/readyz").expect(200);
+    let blob = site.blob("a", &bytes);
+    let image = site.image("a", "1", "");
+    for (call, digest, target, whole) in [
+        ("pread64", &blob, format!("/v2/a/blobs/{blob}"), &bytes[..]),
+        ("read", &image.descriptor.digest, "/v2/a/manifests/1".to_owned(), &image.bytes),
+    ] {
+        let once = strace(call, "error=EIO:when=1", Some(&site.blob_file(digest)));
+        let (server, address) = serve_under(&once, &store);
+        let get = |target: &str| Connection::open(address).request("GET", target, &[], b"");
+        get(&target).expect(500);
+        assert!(get("/readyz").expect(503).text().contains("1 blob is damaged"));
+        assert!(get("/metrics").expect(200).text().contains("dray_damaged_blobs 1\n"));
+        assert!(server.log().contains("Input/output error"), "{}", server.log());
+        // Once on each thread that reads.
+        let found = (0..8).map(|_| get(&target)).find(|response| response.status == 200);
+        assert!(found.unwrap().body == whole, "{target}");
+        get("/readyz").expect(200);
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Pushing manifests and tags.
 
-use dray::oci::{Algorithm, Descriptor, Digest, Hasher, media_type};
+use std::collections::BTreeMap;
+
+use dray::oci::{Descriptor, Digest, media_type};
 use serde_json::json;
 
 use crate::client::Response;
-use crate::site::Site;
+use crate::site::{Site, sha512};
 
 fn put(site: &Site, target: &str, media_type: &str, body: &[u8]) -> Response {
     site.connect().request("PUT", target, &[("Content-Type", media_type)], body)
@@ -37,9 +39,7 @@ fn by_tag_and_by_digest() {
 fn by_a_sha512_digest_with_tags_in_the_query() {
     let site = Site::open_to_pushes();
     let body = image(&json!({}));
-    let mut hasher = Hasher::new(Algorithm::Sha512);
-    hasher.update(&body);
-    let digest = hasher.finish();
+    let digest = sha512(&body);
     let target = format!("/v2/a/manifests/{digest}?tag=one&tag=two");
     put(&site, &target, media_type::OCI_MANIFEST, &body).expect(201);
     for reference in ["one", "two", &digest.to_string()] {
@@ -121,41 +121,160 @@ fn what_an_image_refers_to_need_not_be_there() {
     put(&site, "/v2/a/manifests/docker", media_type::DOCKER_MANIFEST, &docker).expect(201);
 }
 
-#[test]
-fn every_shape_comes_back_as_it_was_pushed() {
-    let site = Site::open_to_pushes();
-    let subject = Descriptor::of(media_type::OCI_MANIFEST, &image(&json!({})));
+/// What clients push beside plain images, by tag.
+fn shapes(subject: &Descriptor) -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let missing = Descriptor::of(media_type::OCI_MANIFEST, b"not here");
     let empty = Descriptor::of(media_type::OCI_EMPTY, b"{}");
-    let mut with_data = serde_json::to_value(&empty).unwrap();
-    with_data["data"] = json!("e30=");
-    let index = |extra: serde_json::Value| {
+    let layer = |media_type: &str| serde_json::to_value(Descriptor::of(media_type, b"layer")).unwrap();
+    let with = |mut descriptor: serde_json::Value, field: &str, value: serde_json::Value| {
+        descriptor[field] = value;
+        descriptor
+    };
+    let with_data = with(serde_json::to_value(&empty).unwrap(), "data", json!("e30="));
+    let foreign =
+        |media_type: &str| with(layer(media_type), "urls", json!(["https://store.example.com/layer"]));
+    let index = |tag: &'static str, extra: serde_json::Value| {
         let mut index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []});
         index.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        (media_type::OCI_INDEX, serde_json::to_vec(&index).unwrap())
+        (tag, media_type::OCI_INDEX, serde_json::to_vec(&index).unwrap())
     };
-    let manifest = |extra: serde_json::Value| (media_type::OCI_MANIFEST, image(&extra));
-    let inner = index(json!({"annotations": {"which": "the inner one"}}));
-    let referrer = index(json!({"subject": subject, "artifactType": "a/kind"}));
-    for (tag, (media_type, body)) in [
-        ("empty-index", index(json!({}))),
-        ("inner-index", inner.clone()),
-        ("nested-index", index(json!({"manifests": [Descriptor::of(inner.0, &inner.1)]}))),
-        ("index-with-subject", referrer.clone()),
-        ("artifact", manifest(json!({"artifactType": "a/kind", "config": empty, "layers": [empty]}))),
-        ("data", manifest(json!({"config": with_data, "layers": [with_data]}))),
-        ("no-layers", manifest(json!({}))),
-        ("unknown-types", manifest(json!({"layers": [Descriptor::of("application/x-own", b"own")]}))),
-    ] {
-        put(&site, &format!("/v2/a/manifests/{tag}"), media_type, &body).expect(201);
-        let response = site.get(&format!("/v2/a/manifests/{tag}")).expect(200);
-        assert_eq!((response.header("content-type"), &response.body), (media_type, &body), "{tag}");
-        let head = site.head(&format!("/v2/a/manifests/{tag}")).expect(200);
-        assert_eq!(head.header("content-length"), body.len().to_string());
+    let manifest =
+        |tag: &'static str, extra: serde_json::Value| (tag, media_type::OCI_MANIFEST, image(&extra));
+    let inner = index("inner-index", json!({"annotations": {"which": "the inner one"}}));
+    vec![
+        index("empty-index", json!({})),
+        index("nested-index", json!({"manifests": [Descriptor::of(inner.1, &inner.2)]})),
+        inner,
+        index("index-with-subject", json!({"subject": subject, "artifactType": "a/kind"})),
+        index("artifact-index", json!({"artifactType": "a/kind"})),
+        index("sparse-index", json!({"manifests": [missing]})),
+        manifest("artifact", json!({"artifactType": "a/kind", "config": empty, "layers": [layer("a/kind")]})),
+        manifest(
+            "artifact-without-layers",
+            json!({"artifactType": "a/kind", "config": empty, "layers": [empty]}),
+        ),
+        manifest(
+            "artifact-with-subject",
+            json!({"artifactType": "a/other", "config": empty, "subject": subject}),
+        ),
+        manifest("image-with-subject", json!({"subject": subject, "annotations": {"by": "me"}})),
+        manifest("missing-subject", json!({"artifactType": "a/kind", "subject": missing})),
+        manifest("data", json!({"config": with_data, "layers": [with_data]})),
+        manifest("no-layers", json!({})),
+        manifest("uncompressed", json!({"layers": [layer("application/vnd.oci.image.layer.v1.tar")]})),
+        manifest(
+            "non-distributable",
+            json!({"layers": [
+                foreign("application/vnd.oci.image.layer.nondistributable.v1.tar"),
+                foreign("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"),
+            ]}),
+        ),
+        manifest(
+            "sparse-image",
+            json!({"layers": [Descriptor::of(media_type::OCI_LAYER_GZIP, b"not here")]}),
+        ),
+        manifest("unknown-types", json!({"layers": [layer("application/x-own")]})),
+        manifest(
+            "unknown-fields",
+            json!({"org.example.own": {"kept": [1, 2.5, null]}, "layers": [layer("a/kind")]}),
+        ),
+        manifest(
+            "large",
+            json!({"annotations": (0..390).map(|n| (format!("a{n}"), json!("A".repeat(10_000))))
+            .collect::<serde_json::Map<_, _>>()}),
+        ),
+    ]
+}
+
+/// The whole life of every shape, by tag and by digest, with both hash functions.
+#[test]
+fn every_shape_is_pushed_listed_pulled_and_deleted() {
+    let site = Site::open_to_pushes();
+    let mut connection = site.connect();
+    let subject =
+        Descriptor::of(media_type::OCI_MANIFEST, &image(&json!({"annotations": {"is": "the subject"}})));
+    for (tag, media_type, body) in shapes(&subject) {
+        for digest in [Digest::sha256(&body), sha512(&body)] {
+            let (by_tag, by_digest) = (format!("/v2/a/manifests/{tag}"), format!("/v2/a/manifests/{digest}"));
+            let headers = [("Content-Type", media_type)];
+            let answer =
+                connection.request("PUT", &format!("{by_digest}?tag={tag}"), &headers, &body).expect(201);
+            assert_eq!(answer.header("docker-content-digest"), digest.to_string(), "{tag}");
+            assert_eq!(answer.header("oci-tag"), tag);
+            let told =
+                serde_json::from_slice::<serde_json::Value>(&body).unwrap()["subject"]["digest"].clone();
+            assert_eq!(
+                answer.headers.get("oci-subject").map(|subject| json!(subject)).unwrap_or_default(),
+                told
+            );
+            let location = answer.header("location").to_owned();
+            for target in [&by_tag, &by_digest, &location] {
+                let whole = connection.request("GET", target, &[], b"").expect(200);
+                assert!(whole.body == body, "{target}");
+                let head = connection.request("HEAD", target, &[], b"").expect(200);
+                for answer in [&whole, &head] {
+                    assert_eq!(answer.header("content-type"), media_type, "{tag}");
+                    assert_eq!(answer.header("content-length"), body.len().to_string(), "{tag}");
+                    assert_eq!(answer.header("docker-content-digest"), digest.to_string(), "{tag}");
+                }
+            }
+            let tags = |query: &str, connection: &mut crate::client::Connection| {
+                connection.request("GET", &format!("/v2/a/tags/list{query}"), &[], b"").expect(200).json()["tags"].clone()
+            };
+            assert_eq!(tags("", &mut connection), json!([tag]));
+            assert_eq!(tags(&format!("?last={tag}"), &mut connection), json!([]));
+            connection.request("DELETE", &by_tag, &[], b"").expect(202);
+            connection.request("HEAD", &by_tag, &[], b"").expect(404);
+            assert_eq!(tags("", &mut connection), json!([]));
+            connection.request("GET", &by_digest, &[], b"").expect(200);
+            connection.request("DELETE", &by_digest, &[], b"").expect(202);
+            connection.request("HEAD", &by_digest, &[], b"").expect(404);
+        }
     }
-    let list =
-        site.get(&format!("/v2/a/referrers/{}?artifactType=a/kind", subject.digest)).expect(200).json();
-    assert_eq!(list["manifests"][0]["digest"], Digest::sha256(&referrer.1).to_string());
-    assert_eq!(list["manifests"][0]["mediaType"], media_type::OCI_INDEX);
+}
+
+#[test]
+fn all_that_has_a_subject_is_listed_with_what_it_is() {
+    let site = Site::open_to_pushes();
+    let subject =
+        Descriptor::of(media_type::OCI_MANIFEST, &image(&json!({"annotations": {"is": "the subject"}})));
+    let mut expected = BTreeMap::new();
+    for (tag, media_type, body) in shapes(&subject) {
+        put(&site, &format!("/v2/a/manifests/{tag}"), media_type, &body).expect(201);
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        if document["subject"]["digest"] == json!(subject.digest) {
+            // An image that does not say what it is, is what its configuration is.
+            let kind = [&document["artifactType"], &document["config"]["mediaType"]];
+            let kind = kind.into_iter().find_map(|kind| kind.as_str()).unwrap().to_owned();
+            let mut entry = json!({"mediaType": media_type, "digest": Digest::sha256(&body), "size": body.len(),
+                "artifactType": kind});
+            if !document["annotations"].is_null() {
+                entry["annotations"] = document["annotations"].clone();
+            }
+            expected.insert(kind, entry);
+        }
+    }
+    assert_eq!(expected.len(), 3);
+    let list = |filter: &str| {
+        let answer = site.get(&format!("/v2/a/referrers/{}{filter}", subject.digest)).expect(200);
+        assert_eq!(answer.header("content-type"), media_type::OCI_INDEX);
+        assert_eq!(answer.headers.contains_key("oci-filters-applied"), !filter.is_empty());
+        let index = answer.json();
+        assert_eq!(
+            (&index["schemaVersion"], &index["mediaType"]),
+            (&json!(2), &json!(media_type::OCI_INDEX))
+        );
+        index["manifests"].as_array().unwrap().clone()
+    };
+    let by_kind = |entry: &serde_json::Value| entry["artifactType"].as_str().unwrap().to_owned();
+    let all: BTreeMap<String, serde_json::Value> =
+        list("").into_iter().map(|entry| (by_kind(&entry), entry)).collect();
+    assert_eq!(all, expected);
+    for (kind, entry) in &expected {
+        let filter: String = url::form_urlencoded::byte_serialize(kind.as_bytes()).collect();
+        assert_eq!(list(&format!("?artifactType={filter}")), [entry.clone()]);
+    }
+    assert_eq!(list("?artifactType=nobody/has-it"), [json!(null); 0]);
 }
 
 #[test]

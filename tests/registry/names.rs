@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use dray::oci::Digest;
 use dray::registry::{Config, Naming};
+use jiff::Timestamp;
 
 use crate::site::Site;
 
@@ -36,6 +38,43 @@ fn an_image_is_found_in_every_way_that_clients_ask() {
     finds(&site, "/v2/library/nginx/manifests/1.27", "registry-1.docker.io", &nginx);
     finds(&site, "/v2/nginx/manifests/1.27", here, &nginx);
     finds(&site, "/v2/rancher/mirrored-pause/manifests/3.6", here, &mirrored);
+}
+
+/// Every other name that an image is known by, in every way to say it.
+#[test]
+fn other_names_lead_to_the_same_image() {
+    let naming = Naming { prefixes: vec!["infra/k0s".to_owned()], ..Naming::default() };
+    let site = Site::with(Config { naming, ..Config::default() });
+    let here = "site.local:5000";
+    for (repository, aliases) in [
+        ("registry.k8s.io/pause", &["k8s.gcr.io/pause"][..]),
+        ("registry.k8s.io/coredns/coredns", &["registry.k8s.io/coredns", "k8s.gcr.io/coredns"]),
+        (
+            "docker.io/library/nginx",
+            &[
+                "docker.io/nginx",
+                "index.docker.io/nginx",
+                "index.docker.io/library/nginx",
+                "registry-1.docker.io/nginx",
+                "registry.hub.docker.com/library/nginx",
+            ],
+        ),
+    ] {
+        let digest = site.image(repository, "1", repository).digest();
+        for alias in aliases.iter().chain([&repository]) {
+            let (host, path) = alias.split_once('/').unwrap();
+            finds(&site, &format!("/v2/{path}/manifests/1?ns={host}"), here, &digest);
+            finds(&site, &format!("/v2/{alias}/manifests/1"), here, &digest);
+            finds(&site, &format!("/v2/{alias}/manifests/1?ns={host}"), here, &digest);
+            finds(&site, &format!("/v2/{path}/manifests/1"), host, &digest);
+            finds(&site, &format!("/v2/{path}/manifests/1"), here, &digest);
+            // With what k0s puts before it, once and again.
+            for prefix in ["infra/k0s", "infra/k0s/infra/k0s"] {
+                finds(&site, &format!("/v2/{prefix}/{path}/manifests/1"), here, &digest);
+                finds(&site, &format!("/v2/{prefix}/{alias}/manifests/1"), here, &digest);
+            }
+        }
+    }
 }
 
 #[test]
@@ -104,16 +143,26 @@ fn blobs_tags_and_referrers_are_found_alike() {
 fn what_is_missing_is_remembered_until_it_comes() {
     let mut site = Site::new();
     site.restart();
-    for target in ["/v2/pause/manifests/3.9?ns=registry.k8s.io", "/v2/a/manifests/1?ns=quay.io"] {
-        site.get_with(target, &[("User-Agent", "containerd/2.1")]).expect(404);
+    let digest = Digest::sha256(b"wanted");
+    let before = Timestamp::now();
+    let by_digest = format!("/v2/b/manifests/{digest}?ns=quay.io");
+    for target in ["/v2/pause/manifests/3.9?ns=registry.k8s.io", "/v2/a/manifests/1?ns=quay.io", &by_digest] {
         site.head(target).expect(404);
+        site.get_with(target, &[("User-Agent", "containerd/2.1")]).expect(404);
     }
     let wants = site.get("/api/v1/wants").expect(200).json()["wants"].clone();
-    assert_eq!(wants[1]["reference"], "registry.k8s.io/pause:3.9");
-    assert_eq!((&wants[1]["count"], &wants[1]["client"]), (&2.into(), &"127.0.0.1".into()));
+    let references: Vec<_> = (0..3).map(|nth| wants[nth]["reference"].clone()).collect();
+    assert_eq!(references, ["quay.io/a:1", &format!("quay.io/b@{digest}"), "registry.k8s.io/pause:3.9"]);
+    let pause = &wants[2];
+    assert_eq!((&pause["count"], &pause["client"]), (&2.into(), &"127.0.0.1".into()));
+    assert_eq!(pause["userAgent"], "containerd/2.1");
+    let [first, last] =
+        ["first", "last"].map(|field| pause[field].as_str().unwrap().parse::<Timestamp>().unwrap());
+    assert!(before <= first && first < last && last <= Timestamp::now());
     site.image("quay.io/a", "1", "");
-    assert_eq!(site.get("/api/v1/wants.txt").expect(200).text(), "registry.k8s.io/pause:3.9\n");
+    let left = format!("quay.io/b@{digest}\nregistry.k8s.io/pause:3.9\n");
+    assert_eq!(site.get("/api/v1/wants.txt").expect(200).text(), left);
     // They are on disk when the server stops.
     site.restart();
-    assert_eq!(site.get("/api/v1/wants.txt").expect(200).text(), "registry.k8s.io/pause:3.9\n");
+    assert_eq!(site.get("/api/v1/wants.txt").expect(200).text(), left);
 }

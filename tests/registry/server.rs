@@ -38,6 +38,27 @@ fn a_client_that_stops_in_the_middle_of_a_body_is_told_so_and_dropped() {
 }
 
 #[test]
+fn the_head_of_a_request_has_a_limit() {
+    let site = Site::with(Config {
+        limits: Limits { header_bytes: 64 * 1024, ..Limits::default() },
+        ..Config::default()
+    });
+    let value = "x".repeat(70_000);
+    site.get_with("/v2/", &[("X-Long", &value[..60_000])]).expect(200);
+    for head in [
+        format!("GET /v2/ HTTP/1.1\r\nHost: a\r\nX-Long: {value}\r\n\r\n"),
+        format!("GET /v2/{value} HTTP/1.1\r\nHost: a\r\n\r\n"),
+        format!("GET /v2/ HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(200)),
+    ] {
+        let mut client = site.connect();
+        client.send(head.as_bytes());
+        let answer = String::from_utf8(client.rest()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 414 ") || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+    site.get("/v2/").expect(200);
+}
+
+#[test]
 fn stopping_lets_an_upload_finish() {
     let mut site = Site::open_to_pushes();
     let location =
@@ -53,6 +74,27 @@ fn stopping_lets_an_upload_finish() {
     site.wait();
     site.restart();
     assert_eq!(site.get(&location).expect(204).header("range"), "0-9");
+}
+
+#[test]
+fn stopping_does_not_wait_for_ever() {
+    let limits = Limits {
+        drain: Duration::from_millis(300),
+        // When this is over, the client would be told so.
+        body_time: Duration::from_secs(5),
+        ..Limits::default()
+    };
+    let mut site = Site::new();
+    site.reopen(Config { limits, ..Config::default() });
+    let location =
+        site.request("POST", "/v2/a/blobs/uploads/", b"").expect(202).header("location").to_owned();
+    let mut connection = site.connect();
+    connection
+        .send(format!("PATCH {location} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123").as_bytes());
+    std::thread::sleep(Duration::from_millis(100));
+    site.ask_to_stop();
+    assert!(connection.rest().is_empty(), "it is cut off without an answer");
+    site.wait();
 }
 
 #[test]

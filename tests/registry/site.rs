@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dray::oci::{Descriptor, Digest, RepositoryName, Tag, media_type};
+use dray::oci::{Algorithm, Descriptor, Digest, Hasher, RepositoryName, Tag, media_type};
 use dray::registry::{Config, Server, Wants};
 use dray::store::{Store, Writer};
 use std::sync::Arc;
@@ -189,4 +189,10 @@ impl Image {
 
 pub(crate) fn name(text: &str) -> RepositoryName {
     text.parse().unwrap()
+}
+
+pub(crate) fn sha512(bytes: &[u8]) -> Digest {
+    let mut hasher = Hasher::new(Algorithm::Sha512);
+    hasher.update(bytes);
+    hasher.finish()
 }

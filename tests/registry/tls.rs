@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use dray::registry::{Config, Limits, Tls};
 
 use crate::site::Site;
+use crate::support::command::Run;
+use crate::support::site::dray;
 
 /// A site with certificates, and where they are.
 fn site(limits: Limits) -> (Site, std::path::PathBuf) {
@@ -27,6 +29,42 @@ fn init(directory: &std::path::Path) {
         .status()
         .unwrap();
     assert!(status.success());
+}
+
+#[test]
+fn making_certificates_says_what_nodes_need() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = directory.path().join("tls");
+    let names = ["registry.site.local", "10.1.2.3", "fd00::7"];
+    let mut init = dray();
+    init.args(["tls", "init", "-o"]).arg(&made).args(names.iter().flat_map(|name| ["--san", name]));
+    let said = init.succeed();
+    let files = ["ca.crt", "server.crt", "server.key"].map(|file| made.join(file).display().to_string());
+    for word in files.iter().map(String::as_str).chain([
+        &*format!("--tls-cert {} --tls-key {}", files[1], files[2]),
+        "hosts.toml",
+        "/etc/containers/certs.d/registry.site.local:PORT/ca.crt",
+        "/etc/docker/certs.d/registry.site.local:PORT/ca.crt",
+        "Import-Certificate -FilePath ca.crt -CertStoreLocation Cert:\\LocalMachine\\Root",
+    ]) {
+        assert!(said.contains(word), "{word} is not in\n{said}");
+    }
+    let verified = |purpose: &str, name: &str| {
+        let check = if name.contains(['.', ':']) && name.parse::<std::net::IpAddr>().is_ok() {
+            "-verify_ip"
+        } else {
+            "-verify_hostname"
+        };
+        let mut verify = Command::new("openssl");
+        verify.args(["verify", "-purpose", purpose, check, name, "-CAfile", &files[0], &files[1]]);
+        verify.finish().code == 0
+    };
+    for name in names {
+        assert!(verified("sslserver", name), "{name}");
+        assert!(!verified("sslclient", name), "it is for servers only");
+    }
+    assert!(!verified("sslserver", "other.site.local") && !verified("sslserver", "10.1.2.4"));
+    dray().args(["tls", "init", "--san", "not a name", "-o"]).arg(&made).fail_with(1).says(&["DNS names"]);
 }
 
 /// What a client that trusts `authority` only gets, and by which certificate.

@@ -3,18 +3,12 @@
 use std::io::Write;
 use std::time::Duration;
 
-use dray::oci::{Algorithm, Digest, Hasher};
+use dray::oci::Digest;
 
 use crate::client::Response;
-use crate::site::Site;
+use crate::site::{Site, sha512};
 
 const UPLOADS: &str = "/v2/a/blobs/uploads/";
-
-fn sha512(bytes: &[u8]) -> Digest {
-    let mut hasher = Hasher::new(Algorithm::Sha512);
-    hasher.update(bytes);
-    hasher.finish()
-}
 
 fn begin(site: &Site) -> String {
     let response = site.request("POST", UPLOADS, b"").expect(202);
@@ -66,12 +60,14 @@ fn one_post() {
 fn one_stream_of_unknown_length() {
     let site = Site::open_to_pushes();
     let large = vec![b'x'; 1_300_000];
-    let digest = Digest::sha256(&[b"first ", &large[..], b" last"].concat());
-    let location = begin(&site);
-    let response = site.connect().chunked("PATCH", &location, &[b"first ", &large, b" last"]).expect(202);
-    assert_eq!(response.header("range"), format!("0-{}", large.len() + 10));
-    let response = site.request("PUT", &format!("{}?digest={digest}", response.header("location")), b"");
-    arrived(&site, &response, &digest, &[b"first ", &large[..], b" last"].concat());
+    let whole = [b"first ", &large[..], b" last"].concat();
+    for digest in [Digest::sha256(&whole), sha512(&whole)] {
+        let location = begin(&site);
+        let response = site.connect().chunked("PATCH", &location, &[b"first ", &large, b" last"]).expect(202);
+        assert_eq!(response.header("range"), format!("0-{}", large.len() + 10));
+        let response = site.request("PUT", &format!("{}?digest={digest}", response.header("location")), b"");
+        arrived(&site, &response, &digest, &whole);
+    }
 }
 
 #[test]
@@ -105,23 +101,31 @@ fn chunks_in_their_order() {
 fn chunks_out_of_order_are_refused_and_leave_no_trace() {
     let site = Site::open_to_pushes();
     let bytes = b"0123456789";
-    let digest = Digest::sha256(bytes);
-    let location = begin(&site);
-    patch(&site, &location, "0-3", &bytes[..4]).expect(202);
-    for range in ["0-3", "5-6", "9-9"] {
-        let response = patch(&site, &location, range, b"0123").expect(416);
-        assert_eq!(response.header("range"), "0-3");
+    for digest in [Digest::sha256(bytes), sha512(bytes)] {
+        let location = begin(&site);
+        let close = format!("{location}?digest={digest}");
+        let arrived_so_far = |range: &str| {
+            let status = site.get(&location).expect(204);
+            assert_eq!((status.header("range"), status.header("location")), (range, location.as_str()));
+        };
+        // The first one may be wrong already.
+        patch(&site, &location, "4-6", &bytes[4..7]).expect(416);
+        site.connect().request("PUT", &close, &[("Content-Range", "4-9")], &bytes[4..]).expect(416);
+        arrived_so_far("0-0");
+        patch(&site, &location, "0-3", &bytes[..4]).expect(202);
+        for range in ["0-3", "5-6", "9-9"] {
+            let response = patch(&site, &location, range, b"0123").expect(416);
+            assert_eq!(response.header("range"), "0-3");
+        }
+        site.connect().request("PUT", &close, &[("Content-Range", "8-9")], b"89").expect(416);
+        // What does not add up is refused as well.
+        assert_eq!(patch(&site, &location, "4-9", b"45").expect(400).code(), "SIZE_INVALID");
+        patch(&site, &location, "bytes 4-9/10", &bytes[4..]).expect(400);
+        arrived_so_far("0-3");
+        let response = site.connect().request("PUT", &close, &[("Content-Range", "4-9")], &bytes[4..]);
+        arrived(&site, &response, &digest, bytes);
+        site.get(&location).expect(404);
     }
-    let close = format!("{location}?digest={digest}");
-    site.connect().request("PUT", &close, &[("Content-Range", "8-9")], b"89").expect(416);
-    // What does not add up is refused as well.
-    assert_eq!(patch(&site, &location, "4-9", b"45").expect(400).code(), "SIZE_INVALID");
-    patch(&site, &location, "bytes 4-9/10", &bytes[4..]).expect(400);
-    let status = site.get(&location).expect(204);
-    assert_eq!((status.header("range"), status.header("location")), ("0-3", location.as_str()));
-    let response = site.connect().request("PUT", &close, &[("Content-Range", "4-9")], &bytes[4..]);
-    arrived(&site, &response, &digest, bytes);
-    site.get(&location).expect(404);
 }
 
 #[test]
@@ -221,25 +225,25 @@ fn abandoned_uploads_are_removed() {
 #[test]
 fn mounts() {
     let site = Site::open_to_pushes();
-    let digest = site.blob("library/source", b"shared layer");
+    let bytes = b"shared layer";
     let mount = |query: &str| site.request("POST", &format!("{UPLOADS}?{query}"), b"");
-    let response = mount(&format!("mount={digest}&from=library%2Fsource"));
-    arrived(&site, &response, &digest, b"shared layer");
-    let delete = || site.request("DELETE", &format!("/v2/a/blobs/{digest}"), b"").expect(202);
-    delete();
-    let response = mount(&format!("mount={digest}"));
-    arrived(&site, &response, &digest, b"shared layer");
-    delete();
-    let response = mount(&format!("mount={digest}&from=no/such"));
-    arrived(&site, &response, &digest, b"shared layer");
-
-    // What nobody has any more is not brought back, and the client gets a session to upload it.
-    delete();
-    site.request("DELETE", &format!("/v2/library/source/blobs/{digest}"), b"").expect(202);
-    let location =
-        mount(&format!("mount={digest}&from=library/source")).expect(202).header("location").to_owned();
-    let response = site.request("PUT", &format!("{location}?digest={digest}"), b"shared layer");
-    arrived(&site, &response, &digest, b"shared layer");
+    for digest in [Digest::sha256(bytes), sha512(bytes)] {
+        let source = format!("/v2/library/source/blobs/uploads/?digest={digest}");
+        site.request("POST", &source, bytes).expect(201);
+        let delete =
+            |name: &str| site.request("DELETE", &format!("/v2/{name}/blobs/{digest}"), b"").expect(202);
+        for from in ["&from=library%2Fsource", "", "&from=no/such"] {
+            let response = mount(&format!("mount={digest}{from}"));
+            arrived(&site, &response, &digest, bytes);
+            delete("a");
+        }
+        // What nobody has any more is not brought back, and the client gets a session to upload it.
+        delete("library/source");
+        let begun = mount(&format!("mount={digest}&from=library/source")).expect(202);
+        let response = site.request("PUT", &format!("{}?digest={digest}", begun.header("location")), bytes);
+        arrived(&site, &response, &digest, bytes);
+        delete("a");
+    }
     mount("mount=sha256:bad&from=a").expect(400);
 }
 
