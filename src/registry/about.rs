@@ -1,24 +1,13 @@
 //! What the server says about itself: probes, metrics, wants.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use http::{Method, Response, StatusCode};
 
-use http::{HeaderValue, Method, Response, StatusCode, header};
-
-use crate::store::Usage;
-
+use super::answer::text;
 use super::body::Body;
-use super::error::ApiError;
+use super::error::{ApiError, blocking};
 use super::metrics::Gauges;
 use super::request::Request;
-use super::route::{Service, blocking};
-
-/// How long a count of the store's blobs is good enough. Counting reads every directory of blobs.
-const COUNT_AGAIN: Duration = Duration::from_mins(10);
-
-/// How much the store held when it was last counted.
-#[derive(Debug, Default)]
-pub(super) struct Counted(Mutex<Option<(Instant, Usage)>>);
+use super::service::Service;
 
 impl Service {
     /// Answers a request for something beside the distribution API; none when there is no such thing.
@@ -47,25 +36,9 @@ impl Service {
     }
 
     fn metrics(&self, method: &Method) -> Response<Body> {
-        let Usage { blobs, bytes } = self.usage();
-        let gauges = Gauges { damaged: self.content.damaged().len(), blobs, bytes };
-        let metrics = self.metrics.render(gauges);
+        let held = self.held.usage(&*self.content);
+        let metrics = self.metrics.render(Gauges { damaged: self.content.damaged().len(), held });
         text(method, "text/plain; version=0.0.4; charset=utf-8", &metrics)
-    }
-
-    fn usage(&self) -> Usage {
-        let mut counted = self.counted.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match *counted {
-            Some((when, usage)) if when.elapsed() < COUNT_AGAIN => usage,
-            _ => {
-                let usage = self.content.usage().unwrap_or_else(|error| {
-                    tracing::warn!("cannot count what is in the store: {error}");
-                    Usage::default()
-                });
-                *counted = Some((Instant::now(), usage));
-                usage
-            }
-        }
     }
 
     /// What nodes asked for in vain, with when and who.
@@ -86,18 +59,6 @@ fn probe(method: &Method, good: bool, message: &str) -> Response<Body> {
     let mut response = text(method, "text/plain; charset=utf-8", &format!("{message}\n"));
     if !good {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    }
-    response
-}
-
-/// A response with a text; without it when only the head was asked for.
-pub(super) fn text(method: &Method, content_type: &'static str, text: &str) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-    if method != Method::HEAD {
-        *response.body_mut() = Body::from(text.as_bytes().to_vec());
     }
     response
 }

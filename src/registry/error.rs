@@ -1,10 +1,12 @@
-//! Errors as the distribution specification wants them: a status, and JSON with a code.
+//! Errors as the distribution specification wants them: a status, and JSON with a code; and what turns failures of our own
+//! into them.
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde::Serialize;
 
 use crate::store::{ContentError, StoreError};
 
+use super::answer::whole;
 use super::body::Body;
 use super::path::PathError;
 
@@ -101,17 +103,23 @@ impl ApiError {
         let errors = Errors { errors: [Entry { code, message: &message, detail: detail.as_ref() }] };
         // Strings and JSON values always serialise.
         let json = serde_json::to_vec(&errors).unwrap_or_default();
-        let mut response = Response::new(Body::empty());
+        let mut response = whole(method, HeaderValue::from_static("application/json"), json.into());
         *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(json.len()));
-        headers.extend(header);
-        if method != Method::HEAD {
-            *response.body_mut() = Body::from(json);
-        }
+        response.headers_mut().extend(header);
         response
     }
+}
+
+/// Does what blocks on the disk on a thread for that.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(ApiError::internal(panic)))
+}
+
+/// A header's value; what cannot be one came from a file that is not as it was written.
+pub(super) fn header_value(text: &str) -> Result<HeaderValue, ApiError> {
+    HeaderValue::from_str(text).map_err(|_| ApiError::internal("the content has what no header can carry"))
 }
 
 impl From<PathError> for ApiError {

@@ -3,9 +3,6 @@
 //! `/files/<host>/<path>` names a file exactly; `/files/<path>` is enough as long as one host has it, or all that have it
 //! agree on the content. Checksums are the bare hexadecimal digits, as `dl.k8s.io` gives them.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
 use http::{HeaderValue, Method, Response, header};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
@@ -13,20 +10,16 @@ use serde_json::json;
 use crate::oci::{Algorithm, Digest};
 use crate::store::{Blob, HostedFile};
 
-use super::about::text;
+use super::answer::text;
 use super::body::Body;
+use super::deliver::{ASK_AGAIN, BINARY, describe, send};
 use super::error::{ApiError, Code};
-use super::pull::{ASK_AGAIN, BINARY, describe, send};
 use super::request::Request;
-use super::route::Service;
+use super::service::Service;
 
 const PREFIX: &str = "/files/";
 /// Serves every Kubernetes release under two paths: with `release/` in front and without.
 const KUBERNETES: &str = "dl.k8s.io";
-
-/// The checksums that were computed because nobody stated them: by the digest that was stated.
-#[derive(Debug, Default)]
-pub(super) struct Sums(Mutex<HashMap<Digest, Digest>>);
 
 /// Whether a path is that of a file.
 pub(super) fn is_one(path: &str) -> bool {
@@ -109,15 +102,9 @@ impl Service {
         if file.digest.algorithm() == algorithm {
             return Ok(file.digest.clone());
         }
-        let known =
-            |sums: &Sums| sums.0.lock().unwrap_or_else(PoisonError::into_inner).get(&file.digest).cloned();
-        if let Some(sum) = known(&self.sums) {
-            return Ok(sum);
-        }
-        let sum = self.blob_of(file)?.digest(algorithm).map_err(ApiError::internal)?;
-        let mut sums = self.sums.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sums.insert(file.digest.clone(), sum.clone());
-        Ok(sum)
+        self.sums.get_or_compute(&file.digest, || {
+            self.blob_of(file)?.digest(algorithm).map_err(ApiError::internal)
+        })
     }
 }
 

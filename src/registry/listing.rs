@@ -1,17 +1,15 @@
 //! Lists: repositories, tags, referrers; each in pages with a `Link` to the next.
 
-use std::borrow::Cow;
-
-use http::{HeaderValue, Method, Response, header};
+use http::{HeaderValue, Response, header};
 use serde::Serialize;
 
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_BYTES, RepositoryName, Tag, media_type};
 
+use super::answer::whole;
 use super::body::Body;
-use super::error::{ApiError, Code};
+use super::error::{ApiError, Code, header_value};
 use super::lookup::Lookup;
 use super::request::Request;
-use super::route::header_value;
 
 /// The longest page, also for clients that ask for no page or for a longer one.
 const MAX_PAGE: usize = 10_000;
@@ -140,17 +138,8 @@ fn json<T: Serialize>(
     value: &T,
     link: Option<HeaderValue>,
 ) -> Result<Response<Body>, ApiError> {
-    let bytes = serde_json::to_vec(value).map_err(|error| {
-        tracing::error!("cannot serialise a list: {error}");
-        ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, Cow::from("internal error"))
-    })?;
-    let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-    headers.extend(link.map(|link| (header::LINK, link)));
-    if request.method != Method::HEAD {
-        *response.body_mut() = Body::from(bytes);
-    }
+    let bytes = serde_json::to_vec(value).map_err(ApiError::internal)?;
+    let mut response = whole(&request.method, HeaderValue::from_static(content_type), bytes.into());
+    response.headers_mut().extend(link.map(|link| (header::LINK, link)));
     Ok(response)
 }

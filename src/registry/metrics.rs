@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::store::{Content, Usage};
 
 use super::path::Endpoint;
 
+/// How long a count of what is there is good enough. Counting reads every directory of blobs.
+const COUNT_AGAIN: Duration = Duration::from_mins(10);
 /// The upper bounds of the histogram of durations, in seconds.
 const BOUNDS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
 
@@ -73,8 +77,29 @@ struct Totals {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Gauges {
     pub(super) damaged: usize,
-    pub(super) blobs: u64,
-    pub(super) bytes: u64,
+    pub(super) held: Usage,
+}
+
+/// How much there was when it was last counted.
+#[derive(Debug, Default)]
+pub(super) struct Held(Mutex<Option<(Instant, Usage)>>);
+
+impl Held {
+    /// How much `content` holds.
+    pub(super) fn usage(&self, content: &dyn Content) -> Usage {
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *counted {
+            Some((when, usage)) if when.elapsed() < COUNT_AGAIN => usage,
+            _ => {
+                let usage = content.usage().unwrap_or_else(|error| {
+                    tracing::warn!("cannot count what is in the store: {error}");
+                    Usage::default()
+                });
+                *counted = Some((Instant::now(), usage));
+                usage
+            }
+        }
+    }
 }
 
 impl Metrics {
@@ -115,8 +140,8 @@ impl Metrics {
             ),
             ("dray_misses_total", "counter", "Manifests that were asked for in vain.", load(&self.misses)),
             ("dray_damaged_blobs", "gauge", "Blobs that were found damaged.", gauges.damaged as u64),
-            ("dray_store_blobs", "gauge", "Blobs in the store.", gauges.blobs),
-            ("dray_store_bytes", "gauge", "Bytes in the store.", gauges.bytes),
+            ("dray_store_blobs", "gauge", "Blobs in the store.", gauges.held.blobs),
+            ("dray_store_bytes", "gauge", "Bytes in the store.", gauges.held.bytes),
         ] {
             head(&mut text, name, kind, help);
             line(&mut text, name, "", value);
@@ -171,7 +196,7 @@ mod tests {
         metrics.request(Route::Blob, 200, 1000, Duration::from_millis(20));
         metrics.request(Route::Blob, 206, 500, Duration::from_mins(5));
         metrics.misses.fetch_add(3, Ordering::Relaxed);
-        let text = metrics.render(Gauges { damaged: 1, blobs: 2, bytes: 3000 });
+        let text = metrics.render(Gauges { damaged: 1, held: Usage { blobs: 2, bytes: 3000 } });
         for expected in [
             "# TYPE dray_http_requests_total counter\n",
             "dray_http_requests_total{route=\"blob\",status=\"206\"} 1\n",

@@ -16,26 +16,33 @@
 //! ```
 //!
 //! A request goes from `server.rs` (connections and their limits) to `route.rs` (which endpoint), to the endpoint's own
-//! file, and there through `lookup.rs` (which repository is meant) to the content.
+//! file, and there through `lookup.rs` (which repository is meant) to the content. Nobody looks back: endpoints know what
+//! is in `service.rs`, not who asked them.
 
 mod about;
 mod access;
+mod answer;
 mod body;
 mod composed;
+mod deliver;
 mod error;
 mod extras;
 mod files;
 mod listing;
 mod lookup;
+mod made;
 mod metrics;
 mod naming;
 mod path;
+mod pipe;
 mod pull;
 mod range;
 mod receive;
 mod request;
 mod route;
 mod server;
+mod service;
+mod sessions;
 mod splice;
 mod stream;
 mod tls;
@@ -54,7 +61,7 @@ pub mod fuzzing {
 
     /// Reads the value of a `Content-Range` header.
     pub fn content_range(value: &[u8]) -> Option<(u64, u64)> {
-        super::upload::content_range(&HeaderValue::from_bytes(value).ok()?).ok()
+        super::range::parse_chunk(HeaderValue::from_bytes(value).ok()?.to_str().ok()?)
     }
 
     /// Reads the value of an `Authorization` header.

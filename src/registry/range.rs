@@ -1,4 +1,4 @@
-//! The `Range` header, as far as blobs need it: one range of bytes.
+//! The headers `Range` of pulls and `Content-Range` of pushes, as far as blobs need them: one range of bytes.
 
 /// What a `Range` header asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,17 @@ pub fn parse(value: Option<&str>, size: u64) -> Wanted {
         (Number::Value(start), Number::Value(last)) => part(start, last, size),
         _ => Wanted::Whole,
     }
+}
+
+/// Reads `<first>-<last>`, the form that the distribution specification gives to `Content-Range` when a chunk is pushed:
+/// the numbers of its first and its last byte.
+pub(super) fn parse_chunk(value: &str) -> Option<(u64, u64)> {
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse::<u64>().ok().filter(|n| digits && *n < u64::MAX)
+    };
+    let (first, last) = value.split_once('-')?;
+    Some((number(first)?, number(last)?)).filter(|(first, last)| first <= last)
 }
 
 fn part(start: u64, last: u64, size: u64) -> Wanted {
@@ -104,7 +115,35 @@ mod tests {
         assert_eq!(parse(Some("bytes=-1"), 0), Unsatisfiable);
     }
 
+    #[test]
+    fn chunks() {
+        assert_eq!(parse_chunk("0-1023"), Some((0, 1023)));
+        assert_eq!(parse_chunk("5-5"), Some((5, 5)));
+        for bad in [
+            "",
+            "-",
+            "5-",
+            "-5",
+            "5-4",
+            "bytes 0-5/6",
+            "0-5/6",
+            "+1-2",
+            "0 - 5",
+            "0-5\t",
+            "0-18446744073709551615",
+        ] {
+            assert_eq!(parse_chunk(bad), None, "{bad}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn chunks_are_in_order(text in "[0-9]{0,22}-[0-9]{0,22}|[ -~]{0,30}") {
+            if let Some((first, last)) = parse_chunk(&text) {
+                prop_assert!(first <= last && last < u64::MAX);
+            }
+        }
+
         #[test]
         fn a_part_lies_in_the_blob(value in "bytes=[0-9]{0,21}-[0-9]{0,21}|\\PC{0,30}", size in 0u64..) {
             if let Part { start, end } = parse(Some(&value), size) {

@@ -1,7 +1,6 @@
 //! From a request to the endpoint that answers it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -9,49 +8,23 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use jiff::Timestamp;
 
 use crate::oci::{MAX_MANIFEST_BYTES, Reference, RepositoryName};
-use crate::store::{Content, Store};
 
-use super::about::{Counted, text};
-use super::access::{AccessLog, Ending, Told};
+use super::access::{Ending, Told};
+use super::answer::text;
 use super::body::Body;
-use super::error::{ApiError, Code};
-use super::extras::Extras;
-use super::files::{self, Sums};
+use super::error::{ApiError, Code, blocking};
 use super::lookup::Lookup;
-use super::metrics::{Metrics, Route};
-use super::naming::{Candidates, Naming};
+use super::metrics::Route;
+use super::naming::Candidates;
 use super::path::{Endpoint, ManifestReference, PathError};
-use super::receive::{self, Incoming};
+use super::receive::Incoming;
 use super::request::Request;
-use super::upload::Uploads;
-use super::users::{Client, Users};
-use super::wants::Wants;
-use super::{listing, pull, write};
+use super::service::Service;
+use super::users::Client;
+use super::{files, listing, pull, upload, write};
 
 const READS: &str = "GET, HEAD";
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"dray\", charset=\"UTF-8\"");
-
-/// What every request is answered from.
-#[derive(Clone)]
-pub(super) struct Service {
-    pub(super) content: Arc<dyn Content>,
-    pub(super) naming: Arc<Naming>,
-    /// Where pushes go; none on a registry that is read-only.
-    pub(super) push: Option<Store>,
-    pub(super) uploads: Option<Arc<Uploads>>,
-    pub(super) wants: Option<Arc<Wants>>,
-    pub(super) users: Option<Arc<Users>>,
-    /// Whether users must say who they are to pull as well.
-    pub(super) private: bool,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) counted: Arc<Counted>,
-    pub(super) log: Option<AccessLog>,
-    pub(super) sums: Arc<Sums>,
-    /// What is answered beside images and files.
-    pub(super) extras: Option<Arc<dyn Extras>>,
-    /// Whether clients come over TLS.
-    pub(super) secure: bool,
-}
 
 impl Service {
     /// Answers a request, and has it counted and logged.
@@ -155,7 +128,7 @@ impl Service {
         match (&endpoint, &self.uploads) {
             // Boxed, so that reads, of which there are more, need not move what only changes need.
             _ if !request.is_read() => return Box::pin(self.change(request, endpoint, body)).await,
-            (Endpoint::Upload(name, id), Some(uploads)) => return uploads.status(name, id).await,
+            (Endpoint::Upload(name, id), Some(uploads)) => return upload::status(uploads, name, id).await,
             _ => {}
         }
         match &endpoint {
@@ -191,12 +164,16 @@ impl Service {
             return Err(ApiError::method(READS));
         };
         match (request.method.clone(), endpoint) {
-            (Method::POST, Endpoint::Uploads(name)) => uploads.begin(&request, &name, body).await,
-            (Method::PATCH, Endpoint::Upload(name, id)) => uploads.append(&request, &name, &id, body).await,
-            (Method::PUT, Endpoint::Upload(name, id)) => uploads.close(&request, &name, &id, body).await,
-            (Method::DELETE, Endpoint::Upload(name, id)) => uploads.cancel(&name, &id).await,
+            (Method::POST, Endpoint::Uploads(name)) => upload::begin(uploads, &request, &name, body).await,
+            (Method::PATCH, Endpoint::Upload(name, id)) => {
+                upload::append(uploads, &request, &name, &id, body).await
+            }
+            (Method::PUT, Endpoint::Upload(name, id)) => {
+                upload::close(uploads, &request, &name, &id, body).await
+            }
+            (Method::DELETE, Endpoint::Upload(name, id)) => upload::cancel(uploads, &name, &id).await,
             (Method::PUT, Endpoint::Manifest(name, reference)) => {
-                let bytes = receive::whole(body, MAX_MANIFEST_BYTES).await?;
+                let bytes = body.whole(MAX_MANIFEST_BYTES).await?;
                 blocking(move || write::put_manifest(&store, &request, &name, &reference, &bytes)).await
             }
             (Method::DELETE, Endpoint::Manifest(name, reference)) => {
@@ -273,16 +250,4 @@ fn told(request: &Request, client: &Client) -> Told {
         target: request.target.clone(),
         user_agent: request.user_agent().to_owned(),
     }
-}
-
-/// Does what blocks on the disk on a thread for that.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(ApiError::internal(panic)))
-}
-
-/// A header's value; what cannot be one came from a file that is not as it was written.
-pub(super) fn header_value(text: &str) -> Result<HeaderValue, ApiError> {
-    HeaderValue::from_str(text).map_err(|_| ApiError::internal("the content has what no header can carry"))
 }

@@ -22,11 +22,11 @@ use super::access::AccessLog;
 use super::extras::Extras;
 use super::naming::Naming;
 use super::receive::Incoming;
-use super::route::Service;
+use super::service::Service;
+use super::sessions::Sessions;
 use super::splice::{self, Splices};
 use super::stream::Guarded;
 use super::tls::Tls;
-use super::upload::Uploads;
 use super::users::Users;
 use super::wants::Wants;
 
@@ -137,7 +137,7 @@ impl Server {
             io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.listen))
         })?;
         let address = listener.local_addr()?;
-        let uploads = config.push.clone().map(|store| Arc::new(Uploads::new(store)));
+        let uploads = config.push.clone().map(|store| Arc::new(Sessions::new(store)));
         let service = Service {
             content,
             naming: Arc::new(config.naming),
@@ -147,7 +147,7 @@ impl Server {
             users: config.users,
             private: config.private,
             metrics: Arc::default(),
-            counted: Arc::default(),
+            held: Arc::default(),
             log: config.access_log,
             sums: Arc::default(),
             extras: config.extras,
@@ -266,7 +266,7 @@ async fn speak<S>(
 }
 
 /// Removes uploads that nobody will finish, now and then.
-async fn sweep(uploads: Arc<Uploads>, age: Duration) {
+async fn sweep(uploads: Arc<Sessions>, age: Duration) {
     let mut now_and_then = tokio::time::interval(SWEEP);
     loop {
         now_and_then.tick().await;

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode, header};
 
 use crate::oci::{Descriptor, Digest, Document, RepositoryName, Tag};
 use crate::store::{Content as _, Store, StoreError, Writer};
 
+use super::answer::empty;
 use super::body::Body;
-use super::error::{ApiError, Code};
+use super::error::{ApiError, Code, header_value};
 use super::path::{ManifestReference, PathError};
 use super::request::Request;
-use super::route::header_value;
 
 /// How long a push waits for another writer. An import takes longer, a push does not.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -145,14 +145,4 @@ pub(super) fn created(location: &str, digest: &Digest) -> Result<Response<Body>,
     headers.insert(header::LOCATION, header_value(location)?);
     headers.insert("docker-content-digest", header_value(&digest.to_string())?);
     Ok(response)
-}
-
-/// A response without a body.
-pub(super) fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    if status != StatusCode::NO_CONTENT {
-        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    }
-    response
 }
