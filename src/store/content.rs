@@ -1,5 +1,6 @@
 //! What the registry serves from: the read side of a store, and of anything else that holds images.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -9,8 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::file::{Span, Stretch};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher, RepositoryName, Tag};
-
-use super::verify::Doubt;
 
 /// How much of a blob is hashed at a time.
 const CHUNK: usize = 1024 * 1024;
@@ -100,7 +99,13 @@ pub struct Manifest {
 pub struct Blob {
     bytes: Span,
     /// Told when the bytes cannot be read although they could when they were verified.
-    doubt: Option<Arc<Doubt>>,
+    doubt: Option<Arc<dyn Doubt>>,
+}
+
+/// Whoever wants to know that the bytes of a blob cannot be read.
+pub(super) trait Doubt: fmt::Debug + Send + Sync {
+    /// They could not be read just now.
+    fn raise(&self);
 }
 
 impl Blob {
@@ -115,7 +120,7 @@ impl Blob {
     }
 
     /// The same blob, which tells `doubt` when it cannot be read.
-    pub(super) fn telling(self, doubt: Doubt) -> Self {
+    pub(super) fn telling(self, doubt: impl Doubt + 'static) -> Self {
         Self { doubt: Some(Arc::new(doubt)), ..self }
     }
 

@@ -23,7 +23,7 @@ use std::str::FromStr;
 
 use crate::oci::{Digest, RepositoryName, Tag};
 
-use super::upload::UploadId;
+use super::id::UploadId;
 
 /// File names that Windows gives to devices, whatever their extension.
 ///

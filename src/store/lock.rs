@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 
 use super::durable::Dirty;
-use super::{Store, StoreError};
+use super::{Store, StoreError, undo};
 
 /// How long to wait between two attempts at another process' lock.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -105,5 +105,21 @@ impl Store {
         let holder =
             if holder.is_empty() { "another process".to_owned() } else { holder.chars().take(200).collect() };
         StoreError::Busy { path: self.path().to_owned(), holder }
+    }
+}
+
+impl Writer {
+    /// Finishes what an interrupted writer had begun to publish and removes its temporary files.
+    fn recover(&self) -> Result<(), StoreError> {
+        let layout = self.store.layout();
+        // What was on its way in may be what fills the disk, so it goes before anything is written.
+        fs::create_dir_all(layout.temporary())?;
+        for file in fs::read_dir(layout.temporary())? {
+            fs::remove_file(file?.path())?;
+        }
+        match self.store.0.publication.current(layout)? {
+            Some(publication) => publication.finish(layout),
+            None => undo::undo(layout),
+        }
     }
 }

@@ -6,11 +6,13 @@
 
 mod content;
 mod durable;
+mod id;
 mod layout;
 mod lock;
 mod new_file;
 mod publication;
 mod read;
+mod record;
 mod remove;
 mod scrub;
 mod sweep;
@@ -27,15 +29,18 @@ use serde::{Deserialize, Serialize};
 
 pub use content::{Blob, Content, ContentError, HostedFile, Manifest, Usage};
 pub use durable::write_file;
+pub use id::{ParseUploadIdError, UploadId};
 pub use lock::Writer;
 pub use scrub::Scrubbed;
 pub use sweep::{Sweep, Swept};
-pub use upload::{ParseUploadIdError, Upload, UploadId};
+pub use upload::Upload;
 pub use verify::{Stamp, Verified};
 pub use write::{Batch, BlobWriter};
 
 use crate::oci::Digest;
+use id::{is_random_id, random_id};
 use layout::Layout;
+use record::{MAX_RECORD, bounded, json};
 
 /// The version of the layout that this program reads and writes.
 const VERSION: u32 = 1;
@@ -153,7 +158,7 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let layout = Layout::new(directory);
         let marker = layout.marker();
-        let bytes = match read::bounded(&marker, read::MAX_RECORD) {
+        let bytes = match bounded(&marker, MAX_RECORD) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Err(StoreError::NotAStore(directory.to_owned())),
             Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
@@ -161,11 +166,11 @@ impl Store {
             }
             Err(error) => return Err(error.into()),
         };
-        let AnyMarker { version } = read::json(&marker, &bytes)?;
+        let AnyMarker { version } = json(&marker, &bytes)?;
         if version != VERSION {
             return Err(StoreError::Version { path: directory.to_owned(), found: version });
         }
-        let Marker { id, .. } = read::json(&marker, &bytes)?;
+        let Marker { id, .. } = json(&marker, &bytes)?;
         if !is_random_id(&id) {
             let reason = "its id is not 32 hexadecimal characters".to_owned();
             return Err(ContentError::Invalid { path: marker.display().to_string(), reason }.into());
@@ -227,18 +232,6 @@ impl Store {
     fn layout(&self) -> &Layout {
         &self.0.layout
     }
-}
-
-/// 128 random bits as hexadecimal characters.
-fn random_id() -> std::io::Result<String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
-}
-
-/// Whether [`random_id`] can have made `text`.
-fn is_random_id(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 #[cfg(test)]

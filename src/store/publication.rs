@@ -16,8 +16,9 @@ use crate::oci::{Descriptor, RepositoryName, Tag};
 
 use super::durable::{Dirty, Staged, remove, stage, sync_file, write_json};
 use super::layout::Layout;
+use super::record::{bounded, json};
 use super::verify::Stamp;
-use super::{ContentError, ImportEntry, StoreError, read, undo};
+use super::{ContentError, ImportEntry, StoreError, undo};
 
 /// The largest set: several hundred thousand tags.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
@@ -130,8 +131,8 @@ impl Cache {
         {
             return Ok(Some(publication.clone()));
         }
-        let Some(bytes) = read::bounded(&path, MAX_BYTES)? else { return Ok(None) };
-        let publication: Arc<Publication> = Arc::new(read::json(&path, &bytes)?);
+        let Some(bytes) = bounded(&path, MAX_BYTES)? else { return Ok(None) };
+        let publication: Arc<Publication> = Arc::new(json(&path, &bytes)?);
         *cached = Some((stamp, publication.clone()));
         Ok(Some(publication))
     }

@@ -16,7 +16,8 @@ use crate::oci::{Digest, Document, RepositoryName};
 
 use super::durable::{Dirty, remove};
 use super::layout::parse_digest_file;
-use super::{Content as _, ContentError, Store, StoreError, Writer, read};
+use super::record::file_names;
+use super::{Content as _, ContentError, Store, StoreError, Writer};
 
 /// How old a claim gets before it is renewed, so that not every question for a blob changes a file.
 const RENEW: Duration = Duration::from_mins(10);
@@ -171,7 +172,7 @@ impl Writer {
                 census.kept.insert(digest)
             };
         }
-        for file in read::file_names(&repository.blobs())?.into_iter().flatten() {
+        for file in file_names(&repository.blobs())?.into_iter().flatten() {
             let Some(digest) = parse_digest_file(&file?) else { continue };
             let path = repository.blob(&digest);
             let metadata = fs::metadata(&path)?;
@@ -201,7 +202,7 @@ impl Store {
     pub fn manifests(&self, name: &RepositoryName) -> Result<Vec<Digest>, ContentError> {
         let Some(repository) = self.layout().repository(name) else { return Ok(Vec::new()) };
         let mut found = Vec::new();
-        for file in read::file_names(&repository.manifests())?.into_iter().flatten() {
+        for file in file_names(&repository.manifests())?.into_iter().flatten() {
             found.extend(file?.strip_suffix(".json").and_then(parse_digest_file));
         }
         Ok(found)
@@ -213,7 +214,7 @@ impl Store {
         for name in self.repositories(None, usize::MAX)? {
             members.extend(self.manifests(&name)?);
             let Some(repository) = self.layout().repository(&name) else { continue };
-            for file in read::file_names(&repository.blobs())?.into_iter().flatten() {
+            for file in file_names(&repository.blobs())?.into_iter().flatten() {
                 members.extend(parse_digest_file(&file?));
             }
         }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::StoreError;
 use super::durable::{Dirty, remove, write_json};
 use super::layout::Layout;
-use super::read;
+use super::record::{bounded, json};
 
 /// The largest list: a million files.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
@@ -42,8 +42,8 @@ pub(super) fn forget(layout: &Layout) -> Result<(), StoreError> {
 /// Removes what a batch had added that never became visible.
 pub(super) fn undo(layout: &Layout) -> Result<(), StoreError> {
     let path = layout.batch();
-    let Some(bytes) = read::bounded(&path, MAX_BYTES)? else { return Ok(()) };
-    let files: Vec<PathBuf> = read::json(&path, &bytes)?;
+    let Some(bytes) = bounded(&path, MAX_BYTES)? else { return Ok(()) };
+    let files: Vec<PathBuf> = json(&path, &bytes)?;
     let mut dirty = Dirty::default();
     for file in files {
         remove(&layout.root().join(file), &mut dirty)?;

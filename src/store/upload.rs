@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use fs_err as fs;
@@ -15,40 +14,12 @@ use serde::{Deserialize, Serialize};
 use crate::oci::{Algorithm, Digest, Hasher, RepositoryName};
 
 use super::durable::Dirty;
-use super::read::{self, MAX_RECORD};
-use super::write::note_good;
+use super::id::UploadId;
+use super::record::{MAX_RECORD, bounded, file_names, json};
 use super::{Store, StoreError, Writer};
 
 /// How much is read at once when an upload is hashed again.
 const CHUNK: usize = 256 * 1024;
-
-/// The name of an upload: 32 hexadecimal characters that were drawn at random.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct UploadId(Box<str>);
-
-/// A string is not the name of an upload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no such upload")]
-pub struct ParseUploadIdError;
-
-impl UploadId {
-    /// The name as a string, which is safe as a file name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn random() -> io::Result<Self> {
-        Ok(Self(super::random_id()?.into()))
-    }
-}
-
-impl FromStr for UploadId {
-    type Err = ParseUploadIdError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if super::is_random_id(text) { Ok(Self(text.into())) } else { Err(ParseUploadIdError) }
-    }
-}
 
 /// Whom an upload is for.
 #[derive(Serialize, Deserialize)]
@@ -103,8 +74,8 @@ impl Store {
     pub fn resume_upload(&self, id: &UploadId) -> Result<Option<Upload>, StoreError> {
         let directory = self.layout().upload(id);
         let file = about_file(&directory);
-        let Some(about) = read::bounded(&file, MAX_RECORD)? else { return Ok(None) };
-        let About { repository } = read::json(&file, &about)?;
+        let Some(about) = bounded(&file, MAX_RECORD)? else { return Ok(None) };
+        let About { repository } = json(&file, &about)?;
         let opened = fs::OpenOptions::new().read(true).write(true).open(data_file(&directory));
         let mut data = match opened {
             Ok(data) => data.into_file(),
@@ -119,7 +90,7 @@ impl Store {
     /// The uploads to which nothing was added for `age`, as the clock and the files say.
     pub fn idle_uploads(&self, age: Duration) -> Result<Vec<UploadId>, StoreError> {
         let mut found = Vec::new();
-        for file in read::file_names(&self.layout().uploads())?.into_iter().flatten() {
+        for file in file_names(&self.layout().uploads())?.into_iter().flatten() {
             let Ok(id) = file?.parse::<UploadId>() else { continue };
             let directory = self.layout().upload(&id);
             // Without data it is one that begins or ends just now, or did when the program was stopped.
@@ -188,7 +159,7 @@ impl Upload {
         dirty.create_parent(&path)?;
         fs::rename(data_file(&self.directory), &path)?;
         writer.note_dirty(dirty);
-        note_good(&self.store, digest, &self.data)?;
+        self.store.0.verified.note_written(digest, &self.data)?;
         writer.add_blob(&self.repository, digest)?;
         Ok(remove_directory(&self.directory)?)
     }

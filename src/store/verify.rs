@@ -1,14 +1,15 @@
 //! Reading a blob once as a whole before its bytes may leave, and remembering that.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::oci::{Digest, Hasher};
 
-use super::{Blob, ContentError};
+use super::content::{Blob, ContentError, Doubt};
 
 /// How much is read at once. Larger reads are not faster.
 const CHUNK: usize = 256 * 1024;
@@ -83,7 +84,7 @@ impl Verified {
     /// Of several callers that ask for the same blob at once, one reads and the others wait for its verdict.
     pub fn check(&self, digest: &Digest, stamp: Stamp, blob: Blob) -> Result<Blob, ContentError> {
         self.verify(digest, stamp, &blob)?;
-        Ok(blob.telling(Doubt { verified: self.clone(), digest: digest.clone(), stamp }))
+        Ok(blob.telling(Verification { verified: self.clone(), digest: digest.clone(), stamp }))
     }
 
     fn verify(&self, digest: &Digest, stamp: Stamp, blob: &Blob) -> Result<(), ContentError> {
@@ -123,6 +124,12 @@ impl Verified {
         self.lock().note(digest, Verdict { stamp, condition });
     }
 
+    /// Remembers that the bytes of `file` are those of `digest`: they were hashed on their way into it.
+    pub(super) fn note_written(&self, digest: &Digest, file: &File) -> io::Result<()> {
+        self.note(digest, Stamp::of(&file.metadata()?), true);
+        Ok(())
+    }
+
     /// Remembers that the disk did not give the bytes of `digest`.
     pub fn note_unreadable(&self, digest: &Digest, stamp: Stamp) {
         self.lock().note(digest, Verdict { stamp, condition: Condition::Unreadable });
@@ -160,16 +167,16 @@ impl Verified {
     }
 }
 
-/// What to do when a blob that was verified cannot be read.
+/// That a blob was verified, which is called off when it cannot be read after all.
 #[derive(Debug)]
-pub(super) struct Doubt {
+struct Verification {
     verified: Verified,
     digest: Digest,
     stamp: Stamp,
 }
 
-impl Doubt {
-    pub(super) fn raise(&self) {
+impl Doubt for Verification {
+    fn raise(&self) {
         self.verified.note_unreadable(&self.digest, self.stamp);
     }
 }

@@ -1,6 +1,5 @@
 //! Changing a store: blobs one by one, then manifests and tags together.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
@@ -13,8 +12,7 @@ use super::durable::{Dirty, Staged, remove, stage};
 use super::layout::Repository;
 use super::new_file::NewFile;
 use super::publication::Publication;
-use super::read::{self, ManifestRecord};
-use super::verify::Stamp;
+use super::record::{ManifestRecord, bounded};
 use super::{HostedFile, ImportEntry, Store, StoreError, Writer, undo};
 
 impl Writer {
@@ -60,20 +58,6 @@ impl Writer {
     pub fn sync(&self) -> Result<(), StoreError> {
         let mut dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(dirty.sync()?)
-    }
-
-    /// Finishes what an interrupted writer had begun to publish and removes its temporary files.
-    pub(super) fn recover(&self) -> Result<(), StoreError> {
-        let layout = self.store.layout();
-        // What was on its way in may be what fills the disk, so it goes before anything is written.
-        fs::create_dir_all(layout.temporary())?;
-        for file in fs::read_dir(layout.temporary())? {
-            fs::remove_file(file?.path())?;
-        }
-        match self.store.0.publication.current(layout)? {
-            Some(publication) => publication.finish(layout),
-            None => undo::undo(layout),
-        }
     }
 
     pub(super) fn note_dirty(&self, dirty: Dirty) {
@@ -141,18 +125,12 @@ impl BlobWriter<'_> {
         dirty.create_parent(&path)?;
         name.persist(&path).map_err(|e| e.error)?;
         self.writer.note_dirty(dirty);
-        note_good(&self.writer.store, &self.digest, &file)
+        Ok(self.writer.store.0.verified.note_written(&self.digest, &file)?)
     }
 
     fn wrong_size(&self) -> StoreError {
         StoreError::WrongSize { digest: self.digest.clone(), expected: self.expected, actual: self.written }
     }
-}
-
-/// Remembers that the bytes of `file` were hashed on their way in and need not be read again.
-pub(super) fn note_good(store: &Store, digest: &Digest, file: &File) -> Result<(), StoreError> {
-    store.0.verified.note(digest, Stamp::of(&file.metadata()?), true);
-    Ok(())
 }
 
 /// Manifests and tags that become visible together, or not at all. Dropped before [`Batch::commit`] it changes nothing.
@@ -267,7 +245,7 @@ impl Batch<'_> {
 
     /// Writes a file that is to become `destination`, unless just that is there already.
     fn stage(&mut self, destination: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        if read::bounded(destination, bytes.len() as u64).is_ok_and(|there| there.as_deref() == Some(bytes)) {
+        if bounded(destination, bytes.len() as u64).is_ok_and(|there| there.as_deref() == Some(bytes)) {
             return Ok(());
         }
         self.staged.push(stage(&self.writer.store.layout().temporary(), destination, bytes)?);
