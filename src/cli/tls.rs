@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use dray::registry::{make_authority, make_server};
+use dray::registry::{TlsError, make_authority, make_server};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -65,7 +65,6 @@ impl TlsCommand {
 impl Init {
     fn run(self, context: &Context) -> Result<(), CliError> {
         let now = Timestamp::now();
-        fs_err::create_dir_all(&self.output)?;
         let file = |name: &str| self.output.join(name);
         let made = Made {
             authority: file("ca.crt"),
@@ -74,15 +73,22 @@ impl Init {
             names: self.san,
         };
         let authority_key = file("ca.key");
-        let key = if authority_key.try_exists()? {
-            fs_err::read_to_string(&authority_key)?
-        } else {
-            let authority = make_authority(now).map_err(CliError::failed)?;
-            write(&authority_key, &authority.key, true)?;
-            write(&made.authority, &authority.certificate, false)?;
-            authority.key
+        let is_new = !authority_key.try_exists()?;
+        let authority = is_new.then(|| make_authority(now)).transpose().map_err(CliError::failed)?;
+        let key = match &authority {
+            Some(authority) => authority.key.clone(),
+            None => fs_err::read_to_string(&authority_key)?,
         };
-        let server = make_server(&key, &made.names, self.days, now).map_err(CliError::failed)?;
+        let server = make_server(&key, &made.names, self.days, now).map_err(|error| match error {
+            TlsError::Name(_) => CliError::usage(error),
+            error => CliError::failed(error),
+        })?;
+        fs_err::create_dir_all(&self.output)?;
+        if let Some(authority) = authority {
+            write(&made.authority, &authority.certificate, false)?;
+            // Last, because it is the one that says that there is an authority.
+            write(&authority_key, &authority.key, true)?;
+        }
         write(&made.key, &server.key, true)?;
         write(&made.certificate, &server.certificate, false)?;
         context.output.result(&made, || {

@@ -12,7 +12,7 @@ use rcgen::{
 };
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 /// The largest certificate or key file.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -45,8 +45,13 @@ pub enum TlsError {
     /// A file is far larger than one of its kind.
     #[error("{0} is larger than a certificate or a key can be")]
     TooLarge(PathBuf),
+    /// What is to be in a certificate is no name of a server.
+    #[error(
+        "`{0}` is no DNS name and no IP address; give the name of a server, such as registry.site.local, without a port"
+    )]
+    Name(String),
     /// No certificate can be made of what was given.
-    #[error("cannot make the certificate: {0}; names are DNS names or IP addresses")]
+    #[error("cannot make the certificate: {0}")]
     Making(#[from] rcgen::Error),
     /// The certificate would last longer than there is a calendar for.
     #[error("cannot make a certificate for that time: {0}")]
@@ -157,6 +162,9 @@ pub fn make_server(
     days: u32,
     now: Timestamp,
 ) -> Result<Pair, TlsError> {
+    if let Some(name) = names.iter().find(|name| !is_server_name(name)) {
+        return Err(TlsError::Name(name.clone()));
+    }
     let issuer = Issuer::new(authority_params(), KeyPair::from_pem(authority_key)?);
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(names)?;
@@ -166,6 +174,14 @@ pub fn make_server(
     params.use_authority_key_identifier_extension = true;
     set_validity(&mut params, now, i64::from(days).days())?;
     Ok(Pair { certificate: params.signed_by(&key, &issuer)?.pem(), key: key.serialize_pem() })
+}
+
+/// Whether clients can know a server by `name`: an IP address, a DNS name, or one that begins with `*.`.
+fn is_server_name(name: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(domain) => matches!(ServerName::try_from(domain), Ok(ServerName::DnsName(_))),
+        None => ServerName::try_from(name).is_ok(),
+    }
 }
 
 /// What is the same about an authority whenever it signs, so that its key alone is enough to sign with.
@@ -229,7 +245,10 @@ mod tests {
     fn names_are_checked() {
         let now = Timestamp::now();
         let authority = make_authority(now).unwrap();
-        assert!(make_server(&authority.key, &["süd".into()], 30, now).is_err());
+        for bad in ["süd", "a b", "", "site:5000", "*.10.0.0.7", "*.*.a"] {
+            let refused = make_server(&authority.key, &["site".into(), bad.into()], 30, now);
+            assert!(matches!(refused, Err(TlsError::Name(name)) if name == bad), "{bad}");
+        }
         assert!(make_server("nonsense", &["site".into()], 30, now).is_err());
     }
 }

@@ -32,7 +32,7 @@ impl Disk {
     fn follow(&mut self, call: &str, kept: impl Fn(&Path) -> bool) -> Result<(), String> {
         let (name, arguments) = call.split_once('(').unwrap_or((call, ""));
         let quoted: Vec<PathBuf> = arguments.split('"').skip(1).step_by(2).map(PathBuf::from).collect();
-        let done = call.contains(") = ") && !call.contains(") = -1");
+        let done = call.rsplit_once(" = ").is_some_and(|(_, result)| !result.starts_with('-'));
         match name {
             "fsync" | "fdatasync" if done => {
                 let path = PathBuf::from(arguments.split(['<', '>']).nth(1).unwrap_or_default());

@@ -64,7 +64,13 @@ fn making_certificates_says_what_nodes_need() {
         assert!(!verified("sslclient", name), "it is for servers only");
     }
     assert!(!verified("sslserver", "other.site.local") && !verified("sslserver", "10.1.2.4"));
-    dray().args(["tls", "init", "--san", "not a name", "-o"]).arg(&made).fail_with(1).says(&["DNS names"]);
+    let other = directory.path().join("other");
+    for bad in ["not a name", "https://site.local", "site.local:5000", "süd.local", "*"] {
+        let mut init = dray();
+        init.args(["tls", "init", "--san", bad, "-o"]).arg(&other);
+        init.fail_with(2).says(&[&format!("`{bad}`"), "DNS name"]);
+    }
+    dray().args(["tls", "init", "--san", "*.site.local", "-o"]).arg(&other).succeed();
 }
 
 /// What a client that trusts `authority` only gets, and by which certificate.
