@@ -93,7 +93,8 @@ pub struct Limits {
     pub body_time: Duration,
     /// How long a client may take nothing in the middle of a response.
     pub write_time: Duration,
-    /// How many bytes the head of a request may have.
+    /// How many bytes of the head of a request may arrive without its end. What comes with the last of them counts, so that
+    /// a head of up to twice the size may be taken.
     pub header_bytes: usize,
     /// How many connections there may be.
     pub connections: usize,

@@ -272,7 +272,7 @@ fn all_that_has_a_subject_is_listed_with_what_it_is() {
     assert_eq!(all, expected);
     for (kind, entry) in &expected {
         let filter: String = url::form_urlencoded::byte_serialize(kind.as_bytes()).collect();
-        assert_eq!(list(&format!("?artifactType={filter}")), [entry.clone()]);
+        assert_eq!(list(&format!("?artifactType={filter}")), std::slice::from_ref(entry));
     }
     assert_eq!(list("?artifactType=nobody/has-it"), [json!(null); 0]);
 }

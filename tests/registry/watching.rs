@@ -1,5 +1,6 @@
 //! What operators see: metrics and the access log.
 
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ fn shows(site: &Site, expected: &[&str]) {
     }
 }
 
-fn sample(site: &Site, name: &str) -> f64 {
+fn sample<T: FromStr<Err: std::fmt::Debug>>(site: &Site, name: &str) -> T {
     let text = site.get("/metrics").expect(200).text();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
@@ -68,9 +69,9 @@ fn requests_are_counted_by_what_they_are_for_and_how_they_end() {
             &format!("dray_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
         ],
     );
-    let sent = sample(&site, "dray_http_response_bytes_total{route=\"manifest\"}");
-    assert!(sent > image.bytes.len() as f64, "the manifest and what is wrong with the others");
-    let time = || sample(&site, "dray_http_request_duration_seconds_sum{route=\"blob\"}");
+    let sent: usize = sample(&site, "dray_http_response_bytes_total{route=\"manifest\"}");
+    assert!(sent > image.bytes.len(), "the manifest and what is wrong with the others");
+    let time = || sample::<f64>(&site, "dray_http_request_duration_seconds_sum{route=\"blob\"}");
     let before = time();
     assert!(before > 0.0);
     site.head(&blob).expect(404);
