@@ -4,7 +4,7 @@
 use fastrand::Rng;
 
 use super::archive::{Archive, Part};
-use super::mutate::{bytes, change_archive, pick};
+use super::mutate::{bytes, change_archive, changed, pick};
 use super::repair;
 use super::volumes::{Description, archive_of};
 
@@ -28,17 +28,7 @@ const PARTS: [&str; 2] = ["bundle.part", "parity.part"];
 
 /// One or two changes of the files in the archive `data`.
 pub fn files(data: &[u8], seed: u64, limit: usize) -> Vec<u8> {
-    let mut rng = Rng::with_seed(seed);
-    let mut files = Archive::parse(data);
-    if files.parts.is_empty() {
-        return bytes(data, seed, limit);
-    }
-    for _ in 0..rng.usize(1..3) {
-        change_files(&mut files, &mut rng);
-    }
-    let mut data = files.to_bytes();
-    data.truncate(limit);
-    data
+    changed(data, seed, limit, change_files)
 }
 
 fn change_files(files: &mut Archive, rng: &mut Rng) {

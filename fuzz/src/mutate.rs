@@ -107,13 +107,18 @@ pub fn in_place(
 
 /// One or two changes of the archive `data` that leave everything else of it valid.
 pub fn archive(data: &[u8], seed: u64, limit: usize) -> Vec<u8> {
+    changed(data, seed, limit, change_archive)
+}
+
+/// One or two of the changes that `change` makes to the archive `data`; others where it is none.
+pub(super) fn changed(data: &[u8], seed: u64, limit: usize, change: fn(&mut Archive, &mut Rng)) -> Vec<u8> {
     let mut rng = Rng::with_seed(seed);
     let mut archive = Archive::parse(data);
     if archive.parts.is_empty() {
         return bytes(data, seed, limit);
     }
     for _ in 0..rng.usize(1..3) {
-        change_archive(&mut archive, &mut rng);
+        change(&mut archive, &mut rng);
     }
     let mut data = archive.to_bytes();
     data.truncate(limit);
