@@ -8,7 +8,8 @@
 # Prints rows of a Markdown table with medians over the rounds; the candidates take turns within a round. The processor
 # time of the server comes first, because it hardly depends on what else the machine does. Wall clock stands beside it as
 # a ratio to nginx: the clients need the same processors. Clients check what they get: every status, every byte count, and
-# where they pull images, every digest. Works below WORK (default: the build directory), which must have room for 3 GB.
+# where they pull images, every digest. Works below WORK (default: the build directory), which must have room for 2 GB
+# and 2 GB more for each round.
 # shellcheck source=benches/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -150,12 +151,11 @@ publish() {
 make_content() {
   say "making images"
   image "$work/layout" one 1 "$BLOB_MIB"
-  image "$work/layout" five 5 100
   image "$work/layout" crowd 4 2
   "$DRAY" tls init --san 127.0.0.1 -o "$work/tls" >"$work/out"
   start_all
   local name
-  for name in five crowd one; do publish "$name"; done
+  for name in crowd one; do publish "$name"; done
   for name in dray registry; do
     push "$name" one
     push "$name" crowd
@@ -249,11 +249,14 @@ measure_manifests() {
   done
 }
 
+# An image that no server has any part of, each round another.
 measure_images() {
-  local name
-  for name in dray registry; do timed push "$name" push "$name" five; done
+  local name five=five$round
+  image "$work/layout" "$five" 5 100
+  publish "$five"
+  for name in dray registry; do timed push "$name" push "$name" "$five"; done
   for name in dray registry nginx; do
-    timed pull "$name" skopeo copy -q --src-tls-verify=false "docker://${address_of[$name]#*//}/bench/five:v1" "dir:$work/pulled"
+    timed pull "$name" skopeo copy -q --src-tls-verify=false "docker://${address_of[$name]#*//}/bench/$five:v1" "dir:$work/pulled"
     rm -rf "$work/pulled"
   done
 }

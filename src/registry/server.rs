@@ -128,7 +128,7 @@ pub struct Server {
     address: SocketAddr,
     limits: Limits,
     tls: Option<Arc<Tls>>,
-    service: Service,
+    service: Arc<Service>,
 }
 
 impl Server {
@@ -154,6 +154,7 @@ impl Server {
             extras: config.extras,
             secure: config.tls.is_some(),
         };
+        let service = Arc::new(service);
         Ok(Self { listener, address, limits: config.limits, tls: config.tls, service })
     }
 
@@ -199,7 +200,7 @@ impl Server {
         if tokio::time::timeout(self.limits.drain, graceful.shutdown()).await.is_err() {
             tracing::warn!("stopped with transfers unfinished");
         }
-        if let Some(wants) = self.service.wants {
+        if let Some(wants) = self.service.wants.clone() {
             save_once(wants).await;
         }
     }
@@ -235,7 +236,7 @@ async fn speak<S>(
     stream: S,
     splices: Option<Splices>,
     peer: IpAddr,
-    service: Service,
+    service: Arc<Service>,
     limits: &Limits,
     watcher: Watcher,
 ) where

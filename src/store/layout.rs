@@ -178,7 +178,7 @@ impl Repository {
 
 /// The digest as a file name; Windows has no colons in them.
 fn digest_file(digest: &Digest) -> String {
-    format!("{}-{}", digest.algorithm().name(), digest.hex())
+    [digest.algorithm().name(), "-", digest.hex()].concat()
 }
 
 /// The digest that a file name stands for.
