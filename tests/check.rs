@@ -129,6 +129,12 @@ fn lock(releases: &[(&str, &[&str])], kinds: &[&str], more: &[&str]) -> Value {
     json!({"schemaVersion": 1, "name": "plant-7", "sequence": 1, "nodes": kinds, "images": images, "blobs": blobs})
 }
 
+/// Panics unless the report has the problem `id` and calls it a blocker.
+#[track_caller]
+fn is_blocked_by(id: &str, report: &Value) {
+    assert!(ids(report).contains(&("blocker", id)), "{id}: {:?}", ids(report));
+}
+
 fn ids(report: &Value) -> Vec<(&str, &str)> {
     let problems = report["problems"].as_array().unwrap().iter();
     problems.map(|problem| (problem["severity"].as_str().unwrap(), problem["id"].as_str().unwrap())).collect()
@@ -150,7 +156,7 @@ fn the_update_that_started_the_old_images() {
     assert_eq!(report["ready"], false);
     assert_eq!(report["creator"], OLD);
     assert_eq!(report["readyWithPatch"], true);
-    assert!(ids(&report).contains(&("blocker", "stale-pins")), "{:?}", ids(&report));
+    is_blocked_by("stale-pins", &report);
     assert_eq!(report["nodes"][0]["ready"], false);
     assert_eq!(report["patch"], desk.json("pins.json"));
     assert!(report["patch"]["spec"]["images"]["pause"].is_null());
@@ -173,7 +179,7 @@ fn the_update_that_started_the_old_images() {
 
     let (code, report) = desk.report(&[&after[..], &["--delivery", "registry"]].concat());
     assert_eq!(code, 4, "no node may ask a registry");
-    assert!(ids(&report).contains(&("blocker", "pull-policy-never")));
+    is_blocked_by("pull-policy-never", &report);
 }
 
 #[test]
@@ -277,7 +283,7 @@ fn the_linux_only_pause_of_1_33_stops_windows_nodes_until_it_is_overridden() {
     };
     desk.lock(&[("k0s@v1.33.4+k0s.0", &["calico"])], &MIXED, &[]);
     let (_, report) = only("kind: ClusterConfig\nspec: {network: {provider: calico}}\n");
-    assert!(ids(&report).contains(&("blocker", "win-pause-linux-only")), "{:?}", ids(&report));
+    is_blocked_by("win-pause-linux-only", &report);
     let (_, report) = only(
         "kind: ClusterConfig\nspec: {network: {provider: calico}, images: {pause: {image: registry.k8s.io/pause, version: \
          \"3.10.1\"}}}\n",
@@ -306,7 +312,7 @@ fn windows_nodes_cannot_import_before_1_33() {
     let (code, report) = desk.report(&[&common[..], &["--delivery", "preload"]].concat());
     assert_eq!(code, 4);
     for id in ["win-bundle-import-broken", "win-pull-policy-always", "kubelet-newer"] {
-        assert!(ids(&report).contains(&("blocker", id)), "{id}: {:?}", ids(&report));
+        is_blocked_by(id, &report);
     }
 }
 
@@ -340,7 +346,7 @@ fn kubeadm_asks_for_the_sandbox_of_each_containerd() {
 
     let (code, report) = desk.report(&["--to", "kubeadm@v1.36.3", "--nodes", &nodes, "--lock", "plant.lock"]);
     assert_eq!(code, 4);
-    assert!(ids(&report).contains(&("blocker", "kubeadm-containerd-2")), "{:?}", ids(&report));
+    is_blocked_by("kubeadm-containerd-2", &report);
 }
 
 #[test]
@@ -361,7 +367,7 @@ fn rke2_and_k3s_get_the_same_answer() {
     let (code, report) =
         desk.report(&[&common[..2], &["--lock", "plant.lock", "--to", "k3s@v1.35.3+k3s1"]].concat());
     assert_eq!(code, 4);
-    assert!(ids(&report).contains(&("blocker", "k3s-no-windows")), "{:?}", ids(&report));
+    is_blocked_by("k3s-no-windows", &report);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use support::{
     command::Run,
     disk::SmallDisk,
     shelf,
-    site::{Serve, Site, dray},
+    site::{Serve, Site, dray, files_below},
 };
 
 const BEFORE: &str = "k0s@v1.36.2+k0s.0";
@@ -129,21 +129,9 @@ fn required(bundle: &Value) -> BTreeSet<String> {
     required.map(|blob| blob["digest"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Every file of a store but the lock, which says who was there.
+/// Every file of a store with its bytes.
 fn files(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![store.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if !path.file_name().unwrap().to_str().unwrap().starts_with("lock") {
-                files.insert(path.clone(), fs::read(path).unwrap());
-            }
-        }
-    }
-    files
+    files_below(store).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
 #[test]

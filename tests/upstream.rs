@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
+use std::path::Path;
+
+use dray::bundle::{Bundle, ImportOptions, ServedBundles, import};
+use dray::store::{Content, Store};
+
 mod support;
 
 #[path = "upstream/auth.rs"]
@@ -24,3 +29,11 @@ mod real;
 mod server;
 #[path = "upstream/tls.rs"]
 mod tls;
+
+/// What a site can serve `bundle` from, once it is known to be whole: a store in `home`, and the bundle itself.
+fn ways_to_serve(bundle: Bundle, home: &Path) -> [Box<dyn Content>; 2] {
+    bundle.verify_blobs(1, &|_| ()).unwrap();
+    let store = Store::create(&home.join("store")).unwrap();
+    import(&bundle, &store, &ImportOptions::default()).unwrap();
+    [Box::new(store), Box::new(ServedBundles::new(vec![bundle]).unwrap())]
+}

@@ -112,6 +112,22 @@ pub struct ImportOptions<'a> {
     pub progress: &'a (dyn Fn(u64) + Sync),
 }
 
+impl Default for ImportOptions<'_> {
+    /// Makes no exception, tells nobody, and says that it is 1970.
+    fn default() -> Self {
+        Self {
+            verified_by: BTreeSet::new(),
+            allow_rollback: false,
+            allow_expired: false,
+            keep_going: false,
+            receipt_key: None,
+            threads: 1,
+            now: Timestamp::UNIX_EPOCH,
+            progress: &|_| (),
+        }
+    }
+}
+
 /// What the store remembers of an import: the receipt, and a link of the site's log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

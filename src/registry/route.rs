@@ -165,11 +165,8 @@ impl Service {
         };
         match (request.method.clone(), endpoint) {
             (Method::POST, Endpoint::Uploads(name)) => upload::begin(uploads, &request, &name, body).await,
-            (Method::PATCH, Endpoint::Upload(name, id)) => {
-                upload::append(uploads, &request, &name, &id, body).await
-            }
-            (Method::PUT, Endpoint::Upload(name, id)) => {
-                upload::close(uploads, &request, &name, &id, body).await
+            (Method::PATCH | Method::PUT, Endpoint::Upload(name, id)) => {
+                upload::add(uploads, &request, &name, &id, body).await
             }
             (Method::DELETE, Endpoint::Upload(name, id)) => upload::cancel(uploads, &name, &id).await,
             (Method::PUT, Endpoint::Manifest(name, reference)) => {

@@ -1,6 +1,6 @@
 //! Uploads over HTTP: sessions that are opened, added to, asked about, closed and cancelled.
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::oci::{Algorithm, Digest, RepositoryName};
 use crate::store::{Upload, UploadId};
@@ -56,8 +56,9 @@ pub(super) async fn begin(
     }
 }
 
-/// `PATCH` of a session: the next bytes.
-pub(super) async fn append(
+/// `PATCH` and `PUT` of a session: the next bytes, which may be none. With a `PUT` they are the last ones, and the digest of
+/// the whole is told.
+pub(super) async fn add(
     sessions: &Sessions,
     request: &Request,
     name: &RepositoryName,
@@ -65,25 +66,17 @@ pub(super) async fn append(
     body: Incoming,
 ) -> Result<Response<Body>, ApiError> {
     let held = sessions.hold(id, name).await?;
+    let missing =
+        || ApiError::bad_request(Code::DigestInvalid, "the blob's digest is missing: ?digest=sha256:…");
+    let whole = match request.method {
+        Method::PUT => Some(request.query.digest.as_deref().ok_or_else(missing).and_then(parse_digest)?),
+        _ => None,
+    };
     let held = receive(held, body, &request.headers).await?;
-    progress(name, id, size(&held)?, StatusCode::ACCEPTED)
-}
-
-/// `PUT` of a session: perhaps the last bytes, and the digest of the whole.
-pub(super) async fn close(
-    sessions: &Sessions,
-    request: &Request,
-    name: &RepositoryName,
-    id: &UploadId,
-    body: Incoming,
-) -> Result<Response<Body>, ApiError> {
-    let held = sessions.hold(id, name).await?;
-    let digest = request.query.digest.as_deref().ok_or_else(|| {
-        ApiError::bad_request(Code::DigestInvalid, "the blob's digest is missing: ?digest=sha256:…")
-    })?;
-    let digest = parse_digest(digest)?;
-    let held = receive(held, body, &request.headers).await?;
-    finish(sessions, id, held, name, digest).await
+    match whole {
+        Some(digest) => finish(sessions, id, held, name, digest).await,
+        None => progress(name, id, size(&held)?, StatusCode::ACCEPTED),
+    }
 }
 
 /// `GET` of a session: how much has arrived.

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::{
     archive::{Archive, Part},
     sample::{self, Sample},
+    support::site::files_below,
 };
 
 /// An attack: the files that somebody might bring, all of which are refused.
@@ -217,16 +218,8 @@ impl Bench {
     /// What `dray import` does.
     pub(crate) fn import(&self, path: &Path, sight: Sight) -> Result<(), ImportError> {
         let (bundle, verified_by) = self.open(path, sight)?;
-        let options = ImportOptions {
-            verified_by,
-            allow_rollback: false,
-            allow_expired: false,
-            keep_going: false,
-            receipt_key: None,
-            threads: 2,
-            now: Timestamp::now(),
-            progress: &|_| (),
-        };
+        let options =
+            ImportOptions { verified_by, threads: 2, now: Timestamp::now(), ..ImportOptions::default() };
         import(&bundle, &self.store, &options).map(drop)
     }
 
@@ -262,19 +255,8 @@ impl Bench {
 
     /// Every file of the store by its digest, but the lock, which says who was there.
     pub(crate) fn fingerprint(&self) -> BTreeMap<PathBuf, Digest> {
-        let mut files = BTreeMap::new();
-        let mut folders = vec![self.store.path().to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if !path.file_name().unwrap().to_str().unwrap().starts_with("lock") {
-                    files.insert(path.clone(), Digest::sha256(&fs::read(path).unwrap()));
-                }
-            }
-        }
-        files
+        let digest = |path: PathBuf| (path.clone(), Digest::sha256(&fs::read(path).unwrap()));
+        files_below(self.store.path()).into_iter().map(digest).collect()
     }
 
     /// Panics unless every file of the attack is refused, everywhere where it can be seen. Says how many files that were.

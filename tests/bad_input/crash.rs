@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use crate::support::{
     command::Run,
     shelf,
-    site::{Serve, Site, dray},
+    site::{Serve, Site, dray, files_below},
 };
 
 /// How many kills of each command are tried unless the environment says otherwise.
@@ -179,21 +179,12 @@ fn strace(command: &Command, log: &Path, arguments: &[&str]) -> Command {
 
 /// Every file below `dir` but locks, and the records of imports, which say when they were made.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Digest> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap();
-            if path.is_dir() && name != "imports" {
-                folders.push(path);
-            } else if path.is_file() && !name.starts_with("lock") {
-                let digest = Digest::sha256(&fs::read(&path).unwrap());
-                files.insert(path.strip_prefix(dir).unwrap().to_owned(), digest);
-            }
-        }
-    }
-    files
+    let lasting = files_below(dir).into_iter().filter(|path| !path.iter().any(|part| part == "imports"));
+    let digest = |path: PathBuf| {
+        let digest = Digest::sha256(&fs::read(&path).unwrap());
+        (path.strip_prefix(dir).unwrap().to_owned(), digest)
+    };
+    lasting.map(digest).collect()
 }
 
 /// Panics unless all that can be asked for in the store is there and is what its digest says. Gives the tags.

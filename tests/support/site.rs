@@ -111,3 +111,20 @@ impl Serve {
         format!("docker://{}/{reference}", self.address)
     }
 }
+
+/// Every file in the folder `dir` and below, but locks, which say who was there.
+pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !path.file_name().unwrap().to_str().unwrap().starts_with("lock") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}

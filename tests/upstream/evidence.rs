@@ -3,16 +3,15 @@
 use std::process::Command;
 
 use bytes::Bytes;
-use dray::bundle::{Bundle, ImportOptions, ServedBundles, import};
+use dray::bundle::Bundle;
 use dray::oci::{Descriptor, Digest, RepositoryName, media_type};
-use dray::store::{Content, Store};
 use http::header::{CONTENT_TYPE, LOCATION};
-use jiff::Timestamp;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 
 use crate::support::command::Run as _;
 use crate::support::registry::{Access, Registry};
+use crate::ways_to_serve;
 
 /// Pushes to one repository of a registry.
 struct Push {
@@ -86,24 +85,10 @@ async fn from_a_registry_without_the_referrers_api_to_a_site_with_it() {
     build.args(["--upstream", &format!("ghcr.io=http://{}/ghcr.io", registry.address())]).succeed();
 
     let bundle = Bundle::open(&output).unwrap();
-    bundle.verify_blobs(1, &|_| ()).unwrap();
     assert_eq!(bundle.lock().images[0].evidence.len(), 2);
-    let store = Store::create(&home.path().join("store")).unwrap();
-    let options = ImportOptions {
-        verified_by: [].into(),
-        allow_rollback: false,
-        allow_expired: false,
-        keep_going: false,
-        receipt_key: None,
-        threads: 1,
-        now: Timestamp::UNIX_EPOCH,
-        progress: &|_| (),
-    };
-    import(&bundle, &store, &options).unwrap();
-    let in_place = ServedBundles::new(vec![bundle]).unwrap();
     let name: RepositoryName = "ghcr.io/acme/app".parse().unwrap();
     let subject: Digest = root["digest"].as_str().unwrap().parse().unwrap();
-    for content in [&store as &dyn Content, &in_place] {
+    for content in ways_to_serve(bundle, home.path()) {
         let tag = format!("sha256-{hex}.sig").parse().unwrap();
         let found = content.resolve(&name, &tag).unwrap().unwrap();
         assert_eq!(json!(found.digest), signature["digest"]);

@@ -4,17 +4,16 @@ use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
-use dray::bundle::{Bundle, ImportOptions, ServedBundles, import};
+use dray::bundle::Bundle;
 use dray::oci::{Algorithm, Digest, Hasher};
-use dray::store::{Content, Store};
 use dray::upstream::{Missing, Options, Problem, Upstream, UpstreamError, parse_endpoint};
 use futures_util::TryStreamExt as _;
 use http::Method;
-use jiff::Timestamp;
 use url::Url;
 
 use crate::server::{Asked, Reply, Server, TlsIdentity, content, quick};
 use crate::support::command::Run as _;
+use crate::ways_to_serve;
 
 const LENGTH: usize = 300_000;
 const PATH: &str = "/v1.36.3%2Bk0s.2/k0s.exe";
@@ -157,25 +156,11 @@ async fn a_bundle_of_files() {
     run("lock", &good).succeed();
     run("build", &good).succeed();
     let bundle = Bundle::open(&home.path().join("build.out")).unwrap();
-    bundle.verify_blobs(1, &|_| ()).unwrap();
     let sizes: Vec<(&str, u64)> = bundle.lock().files.iter().map(|f| (f.url.as_str(), f.size)).collect();
     assert_eq!(sizes, [("https://example.org/a", LENGTH as u64), ("https://example.org/b", 5)]);
 
     // Read from the bundle itself and from a store that it was imported into, they are the same.
-    let store = Store::create(&home.path().join("store")).unwrap();
-    let options = ImportOptions {
-        verified_by: [].into(),
-        allow_rollback: false,
-        allow_expired: false,
-        keep_going: false,
-        receipt_key: None,
-        threads: 1,
-        now: Timestamp::UNIX_EPOCH,
-        progress: &|_| (),
-    };
-    import(&bundle, &store, &options).unwrap();
-    let in_place = ServedBundles::new(vec![bundle]).unwrap();
-    for content in [&store as &dyn Content, &in_place] {
+    for content in ways_to_serve(bundle, home.path()) {
         let file = content.files("a").unwrap().pop().unwrap();
         assert_eq!((file.host.as_str(), &file.digest), ("example.org", &good[0].1));
         let blob = content.blob(&file.repository, &file.digest).unwrap().unwrap();

@@ -106,16 +106,7 @@ impl Site {
         let contents: Vec<&[u8]> = parts.contents.iter().map(Vec::as_slice).collect();
         let key = [PrivateKey::generate()];
         block_on(build_at(&path, &parts.lock, &Source::of(&contents), &key)).unwrap();
-        let options = ImportOptions {
-            verified_by: BTreeSet::new(),
-            allow_rollback: true,
-            allow_expired: false,
-            keep_going: false,
-            receipt_key: None,
-            threads: 1,
-            now: jiff::Timestamp::UNIX_EPOCH,
-            progress: &|_| (),
-        };
+        let options = ImportOptions { allow_rollback: true, ..ImportOptions::default() };
         import(&Bundle::open(&path).unwrap(), &store, &options).unwrap();
         let writer = store.writer("test", Duration::ZERO).unwrap();
         Self { dir, store, writer }

@@ -220,16 +220,7 @@ fn refused(bundle: &Bundle, key: &PrivateKey) -> Result<String, CliError> {
 async fn import(bundle: Bundle, store: Store, key: &PrivateKey) -> Result<bundle::ImportRecord, CliError> {
     let verified_by = std::iter::once(key.public().id()).collect();
     let work = tokio::task::spawn_blocking(move || {
-        let options = ImportOptions {
-            verified_by,
-            allow_rollback: false,
-            allow_expired: false,
-            keep_going: false,
-            receipt_key: None,
-            threads: 2,
-            now: jiff::Timestamp::now(),
-            progress: &|_| (),
-        };
+        let options = ImportOptions { verified_by, now: jiff::Timestamp::now(), ..ImportOptions::default() };
         bundle::import(&bundle, &store, &options)
     });
     Ok(work.await.map_err(CliError::failed)??)
