@@ -7,46 +7,12 @@
 # Prints a table with medians over the rounds; the candidates take turns within a round, so that a busy machine is as
 # unfair to one as to the other, and the ratios hold where the seconds do not. Needs Debian's docker-registry, skopeo,
 # time, curl and jq. Works below WORK (default: the build directory), which must have room for about 7 × SIZE_MB.
-# shellcheck source=benches/common.sh
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-
 readonly SIZE_MB=${SIZE_MB:-2000} ROUNDS=${ROUNDS:-5} LAYER_MB=${LAYER_MB:-100}
-readonly IMAGES=$((SIZE_MB / LAYER_MB))
-readonly REPOSITORY=ghcr.io/acme/app
+# shellcheck source=benches/carry.sh
+. "$(dirname "${BASH_SOURCE[0]}")/carry.sh"
 
 need docker-registry:docker-registry skopeo:skopeo time:/usr/bin/time curl:curl jq:jq
 build_dray
-
-# skopeo_all LAYOUT ADDRESS: copies every image as it is
-skopeo_all() {
-  local number
-  for number in $(seq "$IMAGES"); do
-    skopeo copy -q --all --preserve-digests --dest-tls-verify=false "oci:$1:$number" "docker://$2/$REPOSITORY:$number"
-  done
-}
-export -f skopeo_all
-export IMAGES REPOSITORY
-
-# measure NAME DIR COMMAND…: appends "seconds peak-memory-MiB peak-disk-MiB" of the command to results/NAME.
-# Disk is what DIR grows by, looked at 20 times a second.
-measure() {
-  local name=$1 dir=$2 before peak=0 now seconds memory
-  shift 2
-  mkdir -p "$dir"
-  before=$(du -s -B1 "$dir" | cut -f 1)
-  command time -o "$work/time" -f '%e %M' "$@" >"$work/out" 2>&1 &
-  local pid=$!
-  while kill -0 "$pid" 2>/dev/null; do
-    now=$(du -s -B1 "$dir" 2>/dev/null | cut -f 1 || true)
-    ((${now:-0} > peak)) && peak=$now
-    sleep 0.05
-  done
-  wait "$pid" || { cat "$work/out" >&2; exit 1; }
-  now=$(du -s -B1 "$dir" | cut -f 1)
-  ((now > peak)) && peak=$now
-  read -r seconds memory <"$work/time"
-  note "$name" "$seconds" "$((memory / 1024))" "$(((peak - before) / 1048576))"
-}
 
 # How long from the start of `serve --bundle` to the answer to a first pull, the peak of its memory, and what it wrote.
 measure_serve() {
@@ -63,25 +29,7 @@ measure_serve() {
   stop "$server"
 }
 
-# row TITLE NAME BASE: one line of the table, with the time as a ratio to BASE's
-row() {
-  awk -v title="$1" -v s="$(median "$2" 1)" -v m="$(median "$2" 2)" -v d="$(median "$2" 3)" -v b="$(median "$3" 1)" \
-    'BEGIN {printf "| %-34s | %8.2f | %6.2f | %8d | %8d |\n", title, s, (b > 0 ? s / b : 0), m, d}'
-}
-
-say "making $IMAGES images of $LAYER_MB MB"
-for number in $(seq "$IMAGES"); do image "$work/layout" "$number" 1 "$LAYER_MB"; done
-start_registry "$work/upstream"
-upstream=$address
-skopeo_all "$work/layout" "$upstream"
-
-{
-  printf 'apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {name: bench}\nspec:\n  nodes: [linux/amd64]\n  images:\n'
-  for number in $(seq "$IMAGES"); do printf -- '    - %s:%s\n' "$REPOSITORY" "$number"; done
-} >"$work/bundle.yaml"
-"$DRAY" keygen -q -o "$work/plant" >/dev/null
-readonly FROM=(--upstream "ghcr.io=http://$upstream/ghcr.io")
-"$DRAY" lock -f "$work/bundle.yaml" -o "$work/lock.json" "${FROM[@]}" >/dev/null
+make_upstream
 
 for round in $(seq "$ROUNDS"); do
   say "round $round of $ROUNDS"
@@ -109,8 +57,8 @@ size=$(stat -c %s "$work/built/bundle.tar")
 cat <<TABLE
 $IMAGES images, bundle of $((size / 1000000)) MB ($((size / 1048576)) MiB), medians of $ROUNDS rounds
 
-| what                               |  seconds |  × cp | mem MiB  | disk MiB |
-|------------------------------------|---------:|-------:|---------:|---------:|
+| what                                     |  seconds |   × cp |  mem MiB | disk MiB |
+|------------------------------------------|---------:|-------:|---------:|---------:|
 $(row "cp of the bundle" cp cp)
 $(row "cp of the bundle, and sync" cpsync cp)
 $(row "dray build, from a registry" build cp)

@@ -17,7 +17,7 @@ use super::media::Media;
 use super::parity::{Layout, Recovery, bundle_output, decode, parity_output};
 use super::read::{Bundle, BundleError};
 use super::tar;
-use super::unfinished::with_suffix;
+use super::unfinished::{Frame, with_suffix};
 use super::volume::{Blocks, Header, Kind, Slice, TailPlace, Volume, parse_path, prefix_len, volume_path};
 use crate::file::{self, Span};
 use crate::oci::{Algorithm, Digest, Hasher};
@@ -193,7 +193,7 @@ pub enum Progress {
 /// What was found of a bundle and its recovery files.
 struct Found {
     path: PathBuf,
-    layout: Layout,
+    layout: Arc<Layout>,
     recovery: Vec<Recovery>,
     targets: Vec<Target>,
     /// What recovery files are named after.
@@ -210,9 +210,6 @@ struct Target {
     file: Option<(Arc<File>, u64)>,
 }
 
-/// What stands around the part of the head: where, and which bytes. The last ends the file.
-type Frame = Vec<(u64, Vec<u8>)>;
-
 impl Found {
     fn look(paths: &[PathBuf]) -> Result<Self, RepairError> {
         let (mut files, mut named) = (Vec::new(), Vec::new());
@@ -228,19 +225,23 @@ impl Found {
         let mut outputs: BTreeSet<PathBuf> = files.iter().map(|path| output_of(path)).collect();
         let beside = outputs.iter().flat_map(|output| volumes_of(&parity_output(output)));
         let candidates: BTreeSet<PathBuf> = files.iter().cloned().chain(beside).collect();
+        let mut recovery: Vec<Recovery> = Vec::new();
         // What cannot even be opened is as good as lost.
-        let mut recovery: Vec<Recovery> =
-            candidates.iter().filter_map(|path| Recovery::open(path).ok().flatten()).collect();
+        for mut found in candidates.iter().filter_map(|path| Recovery::open(path).ok().flatten()) {
+            if let Some(first) = recovery.first()
+                && !found.share_layout(first)
+            {
+                return Err(RepairError::Several { one: first.path.clone(), other: found.path });
+            }
+            recovery.push(found);
+        }
         recovery.sort_by_key(|recovery| recovery.header.number);
         recovery.dedup_by_key(|recovery| recovery.header.number);
         let Some(first) = recovery.first() else {
             let output = outputs.pop_first().unwrap_or_default();
             return Err(RepairError::NoRecovery { expected: volume_path(&parity_output(&output), 1, 1) });
         };
-        if let Some(other) = recovery.iter().find(|other| other.header.layout != first.header.layout) {
-            return Err(RepairError::Several { one: first.path.clone(), other: other.path.clone() });
-        }
-        let layout = first.header.layout.clone();
+        let layout = Arc::clone(&first.header.layout);
         let path = output_of(&first.path);
         let parity = parity_output(&path);
         let is_recovery = |path: &PathBuf| recovery.iter().any(|recovery| recovery.path == *path);

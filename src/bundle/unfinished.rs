@@ -29,6 +29,9 @@ pub(super) enum Part {
     Recovery(u64, u64),
 }
 
+/// What stands around the part in a file: where, and which bytes. The last of a whole file ends it.
+pub(super) type Frame = Vec<(u64, Vec<u8>)>;
+
 /// Unfinished files, which belong to one builder at a time.
 #[derive(Debug)]
 pub(super) struct Unfinished {
@@ -147,10 +150,10 @@ impl Unfinished {
     }
 
     /// Writes what stands around the parts, `frames` for the first files, makes all durable, and gives the files their names.
-    pub(super) fn finish(self, frames: &[Vec<(u64, Vec<u8>)>]) -> Result<Vec<PathBuf>, BuildError> {
+    pub(super) fn finish(self, frames: impl IntoIterator<Item = Frame>) -> Result<Vec<PathBuf>, BuildError> {
         for (file, frame) in self.files.iter().zip(frames) {
             for (position, bytes) in frame {
-                file::write_all_at(&file.file, bytes, *position)
+                file::write_all_at(&file.file, &bytes, position)
                     .map_err(|source| write_error(&file.path, self.size, source))?;
             }
         }

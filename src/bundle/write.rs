@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -12,7 +13,7 @@ use super::parity::{self, Layout, ParityShare};
 use super::plan::{Entry, Plan, PlanError, Tail};
 use super::read::BundleError;
 use super::tar;
-use super::unfinished::{NewFile, Part, Unfinished};
+use super::unfinished::{Frame, NewFile, Part, Unfinished};
 use super::volume::{Blocks, CutError, Slice, VolumeSize, prefix_len, volume_path};
 use crate::file::Span;
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
@@ -140,6 +141,7 @@ pub async fn build(
     let cutting = Cutting::new(lock, &plan, &tail, options.volume_size)?;
     let parity =
         options.parity.map(|share| plan_parity(&cutting, &plan, &tail, share, options)).transpose()?;
+    let parity = parity.map(Arc::new);
     let partial = Partial::open(options.output, lock, &plan, &tail, &cutting, parity.as_ref())?;
     let mut continued = 0;
     let mut fetches = Vec::new();
@@ -153,29 +155,32 @@ pub async fn build(
     }
     stream::iter(fetches).buffer_unordered(options.concurrency.max(1)).try_collect::<()>().await?;
     partial.files.write_all_at(&tail.bytes, plan.tail)?;
-    let mut frames = Vec::new();
+    let mut prefixes = Vec::new();
+    let mut layout = None;
     if parity.is_some() || options.volume_size.is_some() {
         let bytes = partial.files.bytes().clone();
         let digests = hash_blocks(&partial.files, bytes, cutting.blocks, options).await?;
-        frames = cutting
-            .prefixes(&digests, &tail, plan.mtime)
-            .into_iter()
-            .map(|prefix| vec![(0, prefix)])
-            .collect();
-        if let Some(mut layout) = parity {
+        prefixes = cutting.prefixes(&digests, &tail, plan.mtime);
+        if let Some(mut made) = parity.map(Arc::unwrap_or_clone) {
             let recovery = partial.files.recovery().clone();
             make_parity(&partial.files, cutting.blocks, options).await?;
-            let made = Blocks { size: cutting.blocks.size, head: recovery.len() };
-            layout.recovery = hash_blocks(&partial.files, recovery, made, options).await?;
-            layout.blocks = digests;
-            frames.resize_with(partial.files.count() - layout.files.len(), Vec::new);
-            frames.extend(parity_frames(&layout, &tail));
+            let blocks = Blocks { size: cutting.blocks.size, head: recovery.len() };
+            made.recovery = hash_blocks(&partial.files, recovery, blocks, options).await?;
+            made.blocks = digests;
+            layout = Some(Arc::new(made));
         }
     }
-    let size = partial.files.size();
-    let paths = joined(tokio::task::spawn_blocking(move || Ok(partial.files.finish(&frames))).await);
+    let (size, index) = (partial.files.size(), tail.index.clone());
+    let finish = move || {
+        let of_bundle = partial.files.count() - layout.as_ref().map_or(0, |layout| layout.files.len());
+        let prefixes = prefixes.into_iter().map(|prefix| vec![(0, prefix)]);
+        let frames = prefixes.chain(std::iter::repeat_with(Vec::new)).take(of_bundle);
+        let parity = layout.iter().flat_map(|layout| parity_frames(layout, &tail));
+        Ok(partial.files.finish(frames.chain(parity)))
+    };
+    let paths = joined(tokio::task::spawn_blocking(finish).await);
     let paths = paths.map_err(|source| BuildError::Io { path: options.output.to_owned(), source })??;
-    Ok(Built { index: tail.index, size, continued, paths })
+    Ok(Built { index, size, continued, paths })
 }
 
 fn plan_parity(
@@ -208,17 +213,10 @@ async fn make_parity(
     joined(work.await).map_err(|source| files.failed(source))
 }
 
-/// What stands around the recovery blocks, for each recovery file.
-fn parity_frames(layout: &Layout, tail: &Tail) -> Vec<Vec<(u64, Vec<u8>)>> {
-    let frame = |number| {
-        let header = parity::Header::new(number, layout.clone());
-        let bytes = header.to_bytes();
-        let mut frame =
-            vec![(0, bytes.clone()), (header.len(), header.part_header()), (header.second(), bytes)];
-        frame.extend(parity::tail_patches(&header, &tail.bytes));
-        frame
-    };
-    (1..).take(layout.files.len()).map(frame).collect()
+/// What stands around the recovery blocks, for each recovery file: made when it is asked for, since it takes megabytes.
+fn parity_frames(layout: &Arc<Layout>, tail: &Tail) -> impl Iterator<Item = Frame> {
+    let frame = |number| parity::Header::new(number, Arc::clone(layout)).frame(&tail.bytes);
+    (1..).take(layout.files.len()).map(frame)
 }
 
 /// Hashes blocks of `bytes`, several at a time.
@@ -290,7 +288,7 @@ impl Partial {
         plan: &Plan,
         tail: &Tail,
         cutting: &Cutting,
-        parity: Option<&Layout>,
+        parity: Option<&Arc<Layout>>,
     ) -> Result<Self, BuildError> {
         let mut identity = format!("dray-journal 1 {} {}", Digest::sha256(&lock.to_json()), plan.mtime);
         let mut files = Vec::new();
@@ -318,7 +316,7 @@ impl Partial {
             identity = format!("{identity} {} {:?}", layout.recovery.len(), layout.files);
             let of = u32::try_from(layout.files.len()).expect("no more files than there may be");
             for number in 1..=of {
-                let header = parity::Header::new(number, layout.clone());
+                let header = parity::Header::new(number, Arc::clone(layout));
                 let path = volume_path(&parity::parity_output(output), number, of);
                 let part = Part::Recovery(header.part_offset(), header.part_len());
                 files.push(NewFile { path, len: parity::file_len(&header, tail.bytes.len()), part });

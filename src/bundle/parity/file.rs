@@ -50,6 +50,15 @@ impl Recovery {
         begin().unwrap_or(false)
     }
 
+    /// Shares the layout of `other`, if it has the same.
+    pub(in crate::bundle) fn share_layout(&mut self, other: &Self) -> bool {
+        let same = self.header.layout == other.header.layout;
+        if same {
+            self.header.layout = Arc::clone(&other.header.layout);
+        }
+        same
+    }
+
     /// The recovery blocks in it.
     pub(in crate::bundle) fn part(&self) -> Span {
         Span::new(Arc::clone(&self.file), self.header.part_offset(), self.header.part_len())
@@ -64,9 +73,6 @@ impl Recovery {
 
     /// Whether everything but the recovery blocks is as it was written.
     pub(in crate::bundle) fn is_framed(&self) -> bool {
-        let header = self.header.to_bytes();
-        let mut expected = vec![(0, header.clone()), (self.header.len(), self.header.part_header())];
-        expected.push((self.header.second(), header));
         let mut tail = Vec::new();
         if let Some(span) = self.tail() {
             if span.len() > MAX_END {
@@ -77,9 +83,8 @@ impl Recovery {
                 return false;
             }
         }
-        expected.extend(tail_patches(&self.header, &tail));
         let whole = Span::new(Arc::clone(&self.file), 0, self.len);
-        expected.iter().all(|(at, expected)| {
+        self.header.frame(&tail).iter().all(|(at, expected)| {
             let mut found = vec![0; expected.len()];
             whole.read_exact_at(&mut found, *at).is_ok() && found == *expected
         })

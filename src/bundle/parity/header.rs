@@ -1,9 +1,13 @@
 //! What a recovery file says of the bundle and of itself.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use super::file::tail_patches;
 use crate::bundle::framing;
 use crate::bundle::tar;
+use crate::bundle::unfinished::Frame;
 use crate::bundle::volume::{Blocks, MAX_VOLUMES, SetName, Slice};
 use crate::oci::Digest;
 
@@ -45,7 +49,22 @@ pub(in crate::bundle) struct Header {
     schema_version: u32,
     /// Counts the recovery files from 1.
     pub(in crate::bundle) number: u32,
-    pub(in crate::bundle) layout: Layout,
+    /// Megabytes of digests, so all files of a bundle share one.
+    #[serde(with = "shared")]
+    pub(in crate::bundle) layout: Arc<Layout>,
+}
+
+/// Writes and reads what is shared as if it were not.
+mod shared {
+    use super::{Arc, Deserialize, Layout, Serialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(layout: &Layout, to: S) -> Result<S::Ok, S::Error> {
+        layout.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Arc<Layout>, D::Error> {
+        Layout::deserialize(from).map(Arc::new)
+    }
 }
 
 /// Whether `bytes`, the first of a file, are those of a recovery file: the length of its header.
@@ -98,13 +117,21 @@ impl Layout {
 }
 
 impl Header {
-    pub(in crate::bundle) fn new(number: u32, layout: Layout) -> Self {
+    pub(in crate::bundle) fn new(number: u32, layout: Arc<Layout>) -> Self {
         Self { schema_version: VERSION, number, layout }
     }
 
     /// The bytes of the description with its digest, as they stand at both ends.
     pub(in crate::bundle) fn to_bytes(&self) -> Vec<u8> {
         framing::framed(HEADER_NAME, self, self.layout.description_len(), self.layout.mtime)
+    }
+
+    /// What stands around the recovery blocks in the file of a bundle that ends with `tail`. The last ends the file.
+    pub(in crate::bundle) fn frame(&self, tail: &[u8]) -> Frame {
+        let bytes = self.to_bytes();
+        let mut frame = vec![(0, bytes.clone()), (self.len(), self.part_header()), (self.second(), bytes)];
+        frame.extend(tail_patches(self, tail));
+        frame
     }
 
     /// The bytes of [`Header::to_bytes`].
@@ -172,7 +199,11 @@ mod tests {
             recovery: digests(4),
             files: vec![0, 3],
         };
-        Header::new(number, layout)
+        Header::new(number, Arc::new(layout))
+    }
+
+    fn layout(header: &mut Header) -> &mut Layout {
+        Arc::make_mut(&mut header.layout)
     }
 
     #[test]
@@ -206,19 +237,19 @@ mod tests {
             |h| h.schema_version = 2,
             |h| h.number = 0,
             |h| h.number = 3,
-            |h| h.layout.head = u64::MAX,
-            |h| h.layout.head = 4096,
-            |h| h.layout.block_size = 0,
-            |h| h.layout.block_size = 5000,
-            |h| h.layout.block_size = 1 << 62,
-            |h| h.layout.block_size = 8192,
-            |h| h.layout.blocks.clear(),
-            |h| h.layout.recovery.push(Digest::sha256(b"more")),
-            |h| h.layout.volumes = vec![4096],
-            |h| h.layout.volumes = vec![0, 8192, 8192],
-            |h| h.layout.volumes = vec![0, 12_288],
-            |h| h.layout.files = Vec::new(),
-            |h| h.layout.files = vec![0, 4],
+            |h| layout(h).head = u64::MAX,
+            |h| layout(h).head = 4096,
+            |h| layout(h).block_size = 0,
+            |h| layout(h).block_size = 5000,
+            |h| layout(h).block_size = 1 << 62,
+            |h| layout(h).block_size = 8192,
+            |h| layout(h).blocks.clear(),
+            |h| layout(h).recovery.push(Digest::sha256(b"more")),
+            |h| layout(h).volumes = vec![4096],
+            |h| layout(h).volumes = vec![0, 8192, 8192],
+            |h| layout(h).volumes = vec![0, 12_288],
+            |h| layout(h).files = Vec::new(),
+            |h| layout(h).files = vec![0, 4],
         ];
         for (nth, spoil) in broken.into_iter().enumerate() {
             let mut header = header(1);
@@ -233,9 +264,10 @@ mod tests {
             numbers in any::<[u64; 3]>(), volumes in any::<[u64; 2]>(), files in any::<[u64; 2]>(), number in any::<u32>(),
         ) {
             let mut header = header(number);
-            [header.layout.mtime, header.layout.head, header.layout.block_size] = numbers;
-            header.layout.mtime %= 1 << 33;
-            (header.layout.volumes, header.layout.files) = (volumes.to_vec(), files.to_vec());
+            let layout = layout(&mut header);
+            [layout.mtime, layout.head, layout.block_size] = numbers;
+            layout.mtime %= 1 << 33;
+            (layout.volumes, layout.files) = (volumes.to_vec(), files.to_vec());
             let _ = Header::parse(&header.to_bytes());
         }
     }

@@ -1,5 +1,7 @@
 //! How recovery blocks are made for a bundle, and into which files.
 
+use std::sync::Arc;
+
 use super::header::{Header, Layout};
 use super::{ParityShare, tail_patches};
 use crate::bundle::volume::{Blocks, CutError, MAX_VOLUMES, SLACK, SetName, VolumeSize};
@@ -31,11 +33,9 @@ pub(in crate::bundle) fn plan(
     let Some(size) = size.map(VolumeSize::bytes) else { return Ok(layout) };
     loop {
         let files = layout.files.len() as u64;
+        let bare = Layout { recovery: unknown(0), files: vec![0], ..layout.clone() };
         let around =
-            file_len(&Header::new(1, Layout { recovery: unknown(0), files: vec![0], ..layout.clone() }), 0)
-                + tail
-                + SLACK
-                + 2 * (74 * made + 21 * files + 512);
+            file_len(&Header::new(1, Arc::new(bare)), 0) + tail + SLACK + 2 * (74 * made + 21 * files + 512);
         let needed = around + blocks.size;
         let fit = size.checked_sub(around).map_or(0, |left| left / blocks.size);
         if fit == 0 && made > 0 {

@@ -231,7 +231,7 @@ fn recovery_files_that_lie_change_nothing() {
     let recovery = Recovery::open(&protected.paths[1]).unwrap().unwrap();
     let mut lie = recovery.header.clone();
     let nonsense = noise(usize::try_from(BLOCK).unwrap());
-    lie.layout.recovery[0] = Digest::sha256(&nonsense);
+    std::sync::Arc::make_mut(&mut lie.layout).recovery[0] = Digest::sha256(&nonsense);
     let file = std::fs::OpenOptions::new().write(true).open(&protected.paths[1]).unwrap();
     file::write_all_at(&file, &lie.to_bytes(), 0).unwrap();
     file::write_all_at(&file, &nonsense, lie.part_offset()).unwrap();
@@ -250,7 +250,7 @@ fn what_recovery_files_say_of_volumes_must_be_true_of_each_alone() {
     // say of its first volume is not true.
     for path in protected.paths.iter().filter(|path| path.to_str().unwrap().contains("parity")) {
         let mut header = Recovery::open(path).unwrap().unwrap().header;
-        header.layout.blocks.swap(0, 1);
+        std::sync::Arc::make_mut(&mut header.layout).blocks.swap(0, 1);
         let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
         file::write_all_at(&file, &header.to_bytes(), 0).unwrap();
         file::write_all_at(&file, &header.to_bytes(), header.second()).unwrap();
