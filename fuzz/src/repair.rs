@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use dray::bundle::{Bundle, BundleError, Media, RepairError, Volume};
+use dray::bundle::{Bundle, BundleError, Making, Media, Recovery, RepairError, Volume};
 use dray::oci::Digest;
 
 use super::archive::Archive;
@@ -197,13 +197,22 @@ pub fn repaired(data: &[u8]) -> Option<Vec<String>> {
             Some(name) => vec![folder.join(name)],
             None => vec![folder.to_owned()],
         };
-        let repaired = dray::bundle::repair(&paths, 1, &|_| ());
+        let repaired = dray::bundle::repair(&paths, 1, &Making::default(), &|_| ());
         let after = files_in(folder);
         match repaired {
             Ok(repaired) => {
                 let made: Vec<String> = repaired.files.iter().map(|path| name_of(path)).collect();
-                assert!(repaired.files.iter().all(|path| path.parent() == Some(folder)));
-                changed_only(&there, &after, &made);
+                let recovery: Vec<String> = repaired.recovery.iter().map(|path| name_of(path)).collect();
+                let all = || repaired.files.iter().chain(&repaired.recovery);
+                assert!(all().all(|path| path.parent() == Some(folder)));
+                changed_only(&there, &after, &[made.clone(), recovery].concat());
+                for path in &repaired.recovery {
+                    let made = Recovery::open(path).expect("it is there").expect("it was made");
+                    made.verify(&|_| ()).expect("what was made is whole");
+                    assert!(
+                        !samples().other.contains(&there.get(&name_of(path)).cloned().unwrap_or_default())
+                    );
+                }
                 for name in &made {
                     spared(&good, &there, &after, name);
                 }
@@ -213,8 +222,17 @@ pub fn repaired(data: &[u8]) -> Option<Vec<String>> {
                 Some(made)
             }
             Err(error) => {
-                assert!(after == there, "a repair that failed changed something: {error}");
-                let content = match &error {
+                let cause = if let RepairError::Recovery(cause) = &error {
+                    // The bundle is whole by then.
+                    let recovery = |name: &&String| name.contains("parity");
+                    let kept = there.keys().filter(recovery).all(|name| after.get(name) == there.get(name));
+                    assert!(kept, "a repair that failed changed recovery files: {error}");
+                    cause
+                } else {
+                    assert!(after == there, "a repair that failed changed something: {error}");
+                    &error
+                };
+                let content = match cause {
                     RepairError::Wrong(error) => error.is_verification(),
                     RepairError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
                     RepairError::Full { .. } | RepairError::Busy { .. } => false,

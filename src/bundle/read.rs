@@ -51,10 +51,10 @@ pub enum BundleError {
         /// What is damaged.
         damage: Vec<Damage>,
     },
-    /// Parts of a volume do not have their digests.
-    #[error("{}: {}; copy the volume again from where it was made", path.display(), describe_ranges(damaged))]
+    /// Parts of a volume or of a recovery file do not have their digests.
+    #[error("{}: {}; copy the file again from where it was made", path.display(), describe_ranges(damaged))]
     DamagedVolume {
-        /// The volume.
+        /// The file.
         path: PathBuf,
         /// The first byte of each damaged part, and the byte after it.
         damaged: Vec<(u64, u64)>,

@@ -20,7 +20,7 @@ use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 use crate::resolve::{Lock, LockedBlob};
 use crate::trust::{Claim, PrivateKey, Signatures, TrustError};
 
-/// How much is gathered before it is hashed and written.
+/// How much of a blob is gathered before it is hashed and written.
 const CHUNK: usize = 1024 * 1024;
 /// How often the journal is told how far a blob has come, in bytes.
 const NOTE_EVERY: u64 = 8 * 1024 * 1024;
@@ -205,7 +205,8 @@ async fn make_parity(
     let work = tokio::task::spawn_blocking(move || {
         // Nobody listens any more when the build was interrupted.
         let tell = |bytes| _ = told.send(bytes);
-        parity::encode(&head, blocks, &recovery, tell)
+        let write = |nth, at, bytes: &[u8]| recovery.write_all_at(bytes, nth * blocks.size + at);
+        parity::encode(&head, blocks, recovery.len() / blocks.size, write, tell)
     });
     while let Some(bytes) = telling.recv().await {
         (options.progress)(bytes);
@@ -402,11 +403,17 @@ impl Partial {
         loop {
             let chunk = chunks.try_next().await.map_err(failed)?;
             let ended = chunk.is_none();
-            gathered.extend_from_slice(&chunk.unwrap_or_default());
-            if gathered.len() as u64 > entry.size - offset {
+            let mut chunk = chunk.unwrap_or_default();
+            if (gathered.len() + chunk.len()) as u64 > entry.size - offset {
                 return Ok(false);
             }
-            if gathered.len() >= CHUNK || (ended && !gathered.is_empty()) {
+            while !chunk.is_empty() || (ended && !gathered.is_empty()) {
+                // Never more than a chunk: a buffer that grows doubles what a build needs.
+                let fitting = chunk.split_to(chunk.len().min(CHUNK - gathered.len()));
+                gathered.extend_from_slice(&fitting);
+                if gathered.len() < CHUNK && !ended {
+                    break;
+                }
                 let count = gathered.len() as u64;
                 (hasher, gathered) = self.put(hasher, gathered, entry.offset + offset).await?;
                 offset += count;

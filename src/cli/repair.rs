@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use dray::bundle::{self, Progress, RepairError, Repaired};
+use dray::bundle::{self, Making, Progress, RepairError, Repaired};
 use serde_json::json;
 
 use super::error::{CliError, Kind};
@@ -14,8 +14,9 @@ use super::runtime::{self, Context};
 /// Make lost parts of a bundle again from its recovery files
 ///
 /// `dray build --parity 10%` makes the recovery files. As many blocks as they have can be restored, whichever are lost: a
-/// volume, a stretch of zeros, sectors here and there. What is there stays as it is until the new files have been checked.
-/// `dray verify --trust` says as ever who made the bundle.
+/// volume, a stretch of zeros, sectors here and there. Recovery files that are damaged or missing are made again as well.
+/// What is there stays as it is until the new files have been checked. `dray verify --trust` says as ever who made the
+/// bundle.
 #[derive(Args)]
 #[command(
     name = "repair",
@@ -30,7 +31,9 @@ pub(crate) struct RepairCommand {
 impl RepairCommand {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let bar = Arc::new(context.output.bytes_bar("repairing", 0));
+        let making = Arc::new(Making::default());
         let (shown, files, threads) = (Arc::clone(&bar), self.files, context.threads());
+        let made = Arc::clone(&making);
         let repaired = runtime::block_on_work(move || {
             let progress = |progress| match progress {
                 Progress::Total(bytes) => {
@@ -39,21 +42,19 @@ impl RepairCommand {
                 }
                 Progress::Read(bytes) => shown.inc(bytes),
             };
-            Ok(bundle::repair(&files, threads, &progress)?)
-        })?;
+            Ok(bundle::repair(&files, threads, &made, &progress)?)
+        });
         bar.finish_and_clear();
-        for path in &repaired.weak {
-            context.output.warn(format!(
-                "{} is damaged or missing, so that less than before can be restored; copy it again from where it was made",
-                path.display()
-            ));
+        if repaired.as_ref().is_err_and(|error| error.kind == Kind::Interrupted) {
+            making.give_up();
         }
+        let repaired = repaired?;
         let value = json!({
             "bundle": repaired.path,
             "repaired": repaired.files,
             "blocks": repaired.blocks,
             "blockSize": repaired.block_size,
-            "weak": repaired.weak,
+            "recovery": repaired.recovery,
         });
         context.output.result(&value, || text(&repaired))
     }
@@ -61,12 +62,24 @@ impl RepairCommand {
 
 fn text(repaired: &Repaired) -> String {
     let path = repaired.path.display();
-    if repaired.files.is_empty() {
-        return format!("{path}: nothing is damaged");
+    let names = |files: &[PathBuf]| {
+        let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        names.join(", ")
+    };
+    let bundle = if repaired.files.is_empty() {
+        format!("{path}: nothing is damaged")
+    } else {
+        let bytes = human_bytes(repaired.blocks as u64 * repaired.block_size);
+        format!(
+            "{path}: whole again, {} blocks ({bytes}) were restored in {}",
+            repaired.blocks,
+            names(&repaired.files)
+        )
+    };
+    match &repaired.recovery[..] {
+        [] => bundle,
+        files => format!("{bundle}\nrecovery files were made again: {}", names(files)),
     }
-    let files: Vec<String> = repaired.files.iter().map(|file| file.display().to_string()).collect();
-    let bytes = human_bytes(repaired.blocks as u64 * repaired.block_size);
-    format!("{path}: whole again, {} blocks ({bytes}) were restored in {}", repaired.blocks, files.join(", "))
 }
 
 impl From<RepairError> for CliError {
@@ -76,7 +89,10 @@ impl From<RepairError> for CliError {
                 .hint("recovery files are made by `dray build --parity`; copy the bundle again, or take what is whole with `dray import --keep-going`"),
             RepairError::TooMuch { .. } | RepairError::NoTail { .. } => Self::new(Kind::Verification, error)
                 .hint("copy the damaged files again; `dray import --keep-going` takes the images that are whole"),
-            RepairError::Wrong(_) => Self::new(Kind::Verification, error),
+            RepairError::Wrong(_) | RepairError::WrongRecovery { .. } => Self::new(Kind::Verification, error),
+            RepairError::Recovery(ref cause) if matches!(**cause, RepairError::WrongRecovery { .. }) => {
+                Self::new(Kind::Verification, error)
+            }
             RepairError::Several { .. } => Self::usage(error),
             other => Self::failed(other),
         }

@@ -1,11 +1,11 @@
 //! `dray verify`
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use dray::bundle::{Bundle, BundleError, Media, Volume};
+use dray::bundle::{Bundle, BundleError, Media, Recovery, Volume};
 use dray::oci::Digest;
 use dray::resolve::Lock;
 use serde_json::json;
@@ -17,11 +17,11 @@ use super::runtime::{self, Context};
 
 /// Check a bundle: its signatures, its structure, and every byte
 ///
-/// Without --trust volumes are checked one by one, each for itself: whether it is as it was written. By whom can only be
-/// told with all of them and --trust.
+/// Without --trust volumes and recovery files are checked one by one, each for itself: whether it is as it was written. By
+/// whom can only be told with all volumes and --trust.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  dray verify plant.tar --trust release.pub\n  dray verify plant.tar --trust a.pub --trust b.pub --threshold 2\n  dray verify plant.tar --trust release.pub --rebuild plant.lock\n  dray verify /media/usb --trust release.pub      # all volumes in a directory\n  dray verify plant.2of3.tar                      # one volume alone, without signatures"
+    after_help = "Examples:\n  dray verify plant.tar --trust release.pub\n  dray verify plant.tar --trust a.pub --trust b.pub --threshold 2\n  dray verify plant.tar --trust release.pub --rebuild plant.lock\n  dray verify /media/usb --trust release.pub      # all volumes in a directory\n  dray verify plant.2of3.tar                      # one volume alone, without signatures\n  dray verify plant.parity.1of1.tar               # a recovery file alone"
 )]
 pub(crate) struct Verify {
     /// The bundles: files, all or one of their volumes in any order, or the directory that they are in
@@ -37,7 +37,7 @@ pub(crate) struct Verify {
 impl Verify {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         if !self.trust.is_given() && self.rebuild.is_none() {
-            return self.volumes_alone(context);
+            return self.alone(context);
         }
         let policy = self.trust.policy(context)?;
         let rebuild = self.rebuild.as_deref().map(read_lock).transpose()?;
@@ -104,57 +104,94 @@ impl Verify {
 }
 
 impl Verify {
-    /// Checks volumes by what they say of themselves.
-    fn volumes_alone(&self, context: &Context) -> Result<(), CliError> {
-        let open = |path: &PathBuf| match Volume::open(path) {
-            Err(BundleError::Malformed { offset: 0, .. }) if Bundle::open(path).is_ok() => {
-                Err(CliError::usage(format!("{} is a bundle: who must have signed it?", path.display()))
-                    .hint("name the public keys of those who release with --trust PUB"))
-            }
-            opened => Ok(opened?),
-        };
-        let volumes = self.bundles.iter().map(open).collect::<Result<Vec<_>, CliError>>()?;
-        for volume in &volumes {
-            check_volume(context, volume)?;
-        }
-        let value: Vec<_> = volumes
-            .iter()
-            .map(|volume| {
-                let (name, sequence, digest) = volume.bundle();
-                json!({
-                    "volume": volume.path(),
-                    "number": volume.number(),
-                    "of": volume.of(),
-                    "name": name,
-                    "sequence": sequence,
-                    "digest": digest,
-                    "intact": true,
-                    "verified": false,
-                })
-            })
-            .collect();
+    /// Checks volumes and recovery files by what they say of themselves.
+    fn alone(&self, context: &Context) -> Result<(), CliError> {
+        let files =
+            self.bundles.iter().map(|path| Alone::open(path)).collect::<Result<Vec<_>, CliError>>()?;
+        files.iter().try_for_each(|file| file.check(context))?;
+        let value: Vec<_> = files.iter().map(Alone::to_json).collect();
         context.output.result(&value, || {
-            let line = |volume: &Volume| {
-                let (name, sequence, _) = volume.bundle();
-                format!(
-                    "{}: intact, volume {} of {} of {name} {sequence}, {}\n",
-                    volume.path().display(),
-                    volume.number(),
-                    volume.of(),
-                    human_bytes(volume.len())
-                )
-            };
-            let lines: String = volumes.iter().map(line).collect();
+            let lines: String = files.iter().map(Alone::line).collect();
             lines + "Who made it is not checked: that takes all volumes and --trust.\n"
         })
     }
 }
 
-fn check_volume(context: &Context, volume: &Volume) -> Result<(), CliError> {
-    let bar = context.output.bytes_bar("verifying", volume.len());
-    let checked = volume.verify(&|bytes| bar.inc(bytes));
-    bar.finish_and_clear();
-    Ok(checked?)
+/// A file that can be checked without the others of its bundle.
+enum Alone {
+    Volume(Volume),
+    Recovery(Recovery),
+}
+
+impl Alone {
+    fn open(path: &Path) -> Result<Self, CliError> {
+        let io = |source| BundleError::Io { path: path.to_owned(), source };
+        match Volume::open(path) {
+            Ok(volume) => Ok(Self::Volume(volume)),
+            Err(error @ BundleError::Malformed { offset: 0, .. }) => {
+                if let Some(recovery) = Recovery::open(path).map_err(io)? {
+                    return Ok(Self::Recovery(recovery));
+                }
+                if Bundle::open(path).is_ok() {
+                    let message = format!("{} is a bundle: who must have signed it?", path.display());
+                    return Err(CliError::usage(message)
+                        .hint("name the public keys of those who release with --trust PUB"));
+                }
+                Err(error.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What it is called, its number and of how many, what it belongs to, and its size.
+    fn facts(&self) -> (&Path, (u32, u32), (&str, u64, &Digest), u64) {
+        match self {
+            Self::Volume(file) => (file.path(), (file.number(), file.of()), file.bundle(), file.len()),
+            Self::Recovery(file) => (file.path(), (file.number(), file.of()), file.bundle(), file.len()),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Volume(_) => "volume",
+            Self::Recovery(_) => "recovery file",
+        }
+    }
+
+    fn check(&self, context: &Context) -> Result<(), CliError> {
+        let (.., len) = self.facts();
+        let bar = context.output.bytes_bar("verifying", len);
+        let checked = match self {
+            Self::Volume(volume) => volume.verify(&|bytes| bar.inc(bytes)),
+            Self::Recovery(recovery) => recovery.verify(&|bytes| bar.inc(bytes)),
+        };
+        bar.finish_and_clear();
+        Ok(checked?)
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let (path, (number, of), (name, sequence, digest), _) = self.facts();
+        let kind = match self {
+            Self::Volume(_) => "volume",
+            Self::Recovery(_) => "recovery",
+        };
+        json!({
+            kind: path,
+            "number": number,
+            "of": of,
+            "name": name,
+            "sequence": sequence,
+            "digest": digest,
+            "intact": true,
+            "verified": false,
+        })
+    }
+
+    fn line(&self) -> String {
+        let (path, (number, of), (name, sequence, _), len) = self.facts();
+        let (path, kind, size) = (path.display(), self.kind(), human_bytes(len));
+        format!("{path}: intact, {kind} {number} of {of} of {name} {sequence}, {size}\n")
+    }
 }
 
 /// Opens a bundle that may be damaged. Where volumes are missing, those that are there are checked first.
@@ -162,7 +199,12 @@ fn open(context: &Context, media: Media) -> Result<Bundle, CliError> {
     if media.absent().is_empty() {
         return Ok(Bundle::open_damaged(media)?);
     }
-    media.present().try_for_each(|volume| check_volume(context, volume))?;
+    for volume in media.present() {
+        let bar = context.output.bytes_bar("verifying", volume.len());
+        let checked = volume.verify(&|bytes| bar.inc(bytes));
+        bar.finish_and_clear();
+        checked?;
+    }
     let incomplete = CliError::from(media.incomplete());
     Err(match Bundle::open_damaged(media) {
         Ok(bundle) => {

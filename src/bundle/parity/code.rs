@@ -39,15 +39,16 @@ fn count(blocks: u64) -> usize {
     usize::try_from(blocks).expect("there are few blocks")
 }
 
-/// Makes recovery blocks of the blocks of `head`, and writes them one after another to `recovery`, as many as fit there.
-/// `progress` is told of bytes of the head.
+/// Makes so many recovery blocks of the blocks of `head`, and gives each piece of them to `write`: the recovery block, where
+/// in it, and the bytes. `progress` is told of bytes of the head.
 pub(in crate::bundle) fn encode(
     head: &Span,
     blocks: Blocks,
-    recovery: &Span,
+    made: u64,
+    mut write: impl FnMut(u64, u64, &[u8]) -> io::Result<()>,
     mut progress: impl FnMut(u64),
 ) -> io::Result<()> {
-    let (originals, made) = (blocks.count(), recovery.len() / blocks.size);
+    let originals = blocks.count();
     if originals == 0 || made == 0 {
         return Ok(());
     }
@@ -56,16 +57,11 @@ pub(in crate::bundle) fn encode(
         .max(made.next_multiple_of(originals.next_power_of_two()));
     let width = width(blocks, rows);
     let mut column = vec![0; count(width)];
-    let mut encoder: Option<(usize, ReedSolomonEncoder)> = None;
+    let mut encoder =
+        ReedSolomonEncoder::new(count(originals), count(made), column.len()).map_err(io::Error::other)?;
     for (at, len) in columns(blocks, width) {
-        let (_, encoder) = match &mut encoder {
-            Some(known) if known.0 == len => known,
-            other => {
-                let new =
-                    ReedSolomonEncoder::new(count(originals), count(made), len).map_err(io::Error::other)?;
-                other.insert((len, new))
-            }
-        };
+        // The last column may be narrower. A second encoder would take as much memory as the first.
+        encoder.reset(count(originals), count(made), len).map_err(io::Error::other)?;
         let column = &mut column[..len];
         for nth in 0..originals {
             read_column(head, blocks, nth, at, column)?;
@@ -73,7 +69,7 @@ pub(in crate::bundle) fn encode(
         }
         let result = encoder.encode().map_err(io::Error::other)?;
         for (nth, shard) in (0..).zip(result.recovery_iter()) {
-            recovery.write_all_at(shard, nth * blocks.size + at)?;
+            write(nth, at, shard)?;
         }
         progress(originals * len as u64);
     }
@@ -101,16 +97,10 @@ pub(in crate::bundle) fn decode(
     let rows = (originals.next_power_of_two() + made.next_power_of_two()).next_power_of_two();
     let width = width(blocks, rows);
     let mut column = vec![0; count(width)];
-    let mut decoder: Option<(usize, ReedSolomonDecoder)> = None;
+    let mut decoder =
+        ReedSolomonDecoder::new(good.len(), good_recovery.len(), column.len()).map_err(io::Error::other)?;
     for (at, len) in columns(blocks, width) {
-        let (_, decoder) = match &mut decoder {
-            Some(known) if known.0 == len => known,
-            other => {
-                let new = ReedSolomonDecoder::new(good.len(), good_recovery.len(), len)
-                    .map_err(io::Error::other)?;
-                other.insert((len, new))
-            }
-        };
+        decoder.reset(good.len(), good_recovery.len(), len).map_err(io::Error::other)?;
         let column = &mut column[..len];
         for (nth, _) in (0..).zip(good).filter(|(_, good)| **good) {
             read_column(head, blocks, nth, at, column)?;
@@ -163,7 +153,8 @@ mod tests {
             let content: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(usize::try_from(len).unwrap()).collect();
             head.write_all_at(&content, 0).unwrap();
             let recovery = file(4096 * made as u64);
-            encode(&head, blocks, &recovery, |_| ()).unwrap();
+            let write = |nth, at, bytes: &[u8]| recovery.write_all_at(bytes, nth * 4096 + at);
+            encode(&head, blocks, made as u64, write, |_| ()).unwrap();
             // As many as possible are lost, of both kinds.
             let originals = usize::try_from(blocks.count()).unwrap();
             let mut all: Vec<usize> = (0..originals + made).collect();

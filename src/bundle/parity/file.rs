@@ -1,5 +1,6 @@
 //! An open recovery file.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,17 +9,23 @@ use std::sync::Arc;
 use super::bundle_output;
 use super::header::{HEADER_NAME, Header, MAX_HEADER_BYTES, is_recovery};
 use crate::bundle::find::file_before;
-use crate::bundle::volume::parse_path;
+use crate::bundle::read::BundleError;
+use crate::bundle::volume::{Slice, hash, parse_path};
 use crate::bundle::{framing, tar};
 use crate::file::{Span, read_up_to_at};
+use crate::oci::Digest;
 
 const TAIL_NAME: &str = "bundle.tail";
 /// The longest second description and tail that are looked for from the end.
 const MAX_END: u64 = 256 * 1024 * 1024;
 
-/// A recovery file of which at least one description could be read.
+/// How much is read and hashed at a time.
+const CHUNK: usize = 1024 * 1024;
+
+/// A recovery file of which at least one description could be read. It can be checked without the others and without the
+/// bundle: whether it is as it was written, not by whom.
 #[derive(Debug)]
-pub(in crate::bundle) struct Recovery {
+pub struct Recovery {
     pub(in crate::bundle) path: PathBuf,
     pub(in crate::bundle) header: Header,
     file: Arc<File>,
@@ -26,8 +33,8 @@ pub(in crate::bundle) struct Recovery {
 }
 
 impl Recovery {
-    /// Opens the recovery file at `path`; none when it is something else.
-    pub(in crate::bundle) fn open(path: &Path) -> io::Result<Option<Self>> {
+    /// Opens the recovery file at `path`; none when it is something else, or nothing of it can be understood.
+    pub fn open(path: &Path) -> io::Result<Option<Self>> {
         let file = Arc::new(File::open(path)?);
         let len = file.metadata()?.len();
         let whole = Span::new(Arc::clone(&file), 0, len);
@@ -48,6 +55,65 @@ impl Recovery {
             Ok::<_, io::Error>(is_recovery(&block[..read]).is_some())
         };
         begin().unwrap_or(false)
+    }
+
+    /// Where the file was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The name of the bundle, its sequence number, and the digest of its index.
+    pub fn bundle(&self) -> (&str, u64, &Digest) {
+        let set = &self.header.layout.set;
+        (set.name.as_str(), set.sequence, &set.digest)
+    }
+
+    /// Counts the recovery files from 1.
+    pub fn number(&self) -> u32 {
+        self.header.number
+    }
+
+    /// How many recovery files there are.
+    pub fn of(&self) -> u32 {
+        u32::try_from(self.header.layout.files.len()).expect("there are few files")
+    }
+
+    /// The bytes of the recovery blocks in it.
+    pub fn len(&self) -> u64 {
+        self.header.part_len()
+    }
+
+    /// Whether it has no recovery blocks: those of a bundle without blobs have none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Hashes everything in the file. `progress` is told of bytes of the recovery blocks as they are read.
+    pub fn verify(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<(), BundleError> {
+        let mut damaged = self.damaged_frame();
+        let mut buffer = vec![0; CHUNK];
+        let (layout, part) = (&self.header.layout, self.part());
+        let size = layout.block_size;
+        for (nth, at) in layout.recovery_in(self.header.number).zip((0..).step_by(count(size))) {
+            let digest = &layout.recovery[count(nth)];
+            let place = Slice { offset: at, len: size };
+            if !hash(&part, place, digest, &mut buffer).is_ok_and(|found| found == *digest) {
+                let start = self.header.part_offset() + at;
+                damaged.push((start, start + size));
+            }
+            progress(size);
+        }
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        damaged.sort_unstable();
+        damaged.dedup_by(|next, last| {
+            last.1 >= next.0 && {
+                last.1 = last.1.max(next.1);
+                true
+            }
+        });
+        Err(BundleError::DamagedVolume { path: self.path.clone(), damaged })
     }
 
     /// Shares the layout of `other`, if it has the same.
@@ -73,21 +139,32 @@ impl Recovery {
 
     /// Whether everything but the recovery blocks is as it was written.
     pub(in crate::bundle) fn is_framed(&self) -> bool {
+        self.damaged_frame().is_empty()
+    }
+
+    /// Where the file is not as it was written, but for the recovery blocks: first byte, and the byte after the last.
+    fn damaged_frame(&self) -> Vec<(u64, u64)> {
         let mut tail = Vec::new();
-        if let Some(span) = self.tail() {
-            if span.len() > MAX_END {
-                return false;
-            }
-            tail.resize(usize::try_from(span.len()).unwrap_or_default(), 0);
+        if let Some(span) = self.tail().filter(|span| span.len() <= MAX_END) {
+            tail.resize(count(span.len()), 0);
             if span.read_exact_at(&mut tail, 0).is_err() {
-                return false;
+                tail.clear();
             }
         }
-        let whole = Span::new(Arc::clone(&self.file), 0, self.len);
-        self.header.frame(&tail).iter().all(|(at, expected)| {
+        let tail_offset = self.header.tail_offset();
+        let differs = |(at, expected): (u64, Vec<u8>)| {
             let mut found = vec![0; expected.len()];
-            whole.read_exact_at(&mut found, *at).is_ok() && found == *expected
-        })
+            let read = read_up_to_at(&self.file, &mut found, at).unwrap_or_default();
+            let same = |nth: &usize| *nth < read && found[*nth] == expected[*nth];
+            let first = (0..expected.len()).find(|nth| !same(nth))?;
+            if at == tail_offset {
+                // The tail and its digest: which of them is wrong nobody knows.
+                return Some((at, self.len.max(at + 1)));
+            }
+            let last = (0..expected.len()).rfind(|nth| !same(nth)).unwrap_or(first);
+            Some((at + first as u64, at + last as u64 + 1))
+        };
+        self.header.frame(&tail).into_iter().filter_map(differs).collect()
     }
 }
 
@@ -99,6 +176,17 @@ pub(in crate::bundle) fn tail_patches(header: &Header, tail: &[u8]) -> Vec<(u64,
     bytes.extend(tail);
     bytes.extend(tar::ZEROS);
     vec![(header.tail_offset(), bytes)]
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, sequence, digest) = self.bundle();
+        write!(f, "recovery file {} of {} of {name} {sequence} ({digest})", self.number(), self.of())
+    }
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).expect("what is counted fits into memory")
 }
 
 fn is_named(path: &Path) -> bool {

@@ -12,7 +12,8 @@ mod plan;
 mod share;
 
 pub(super) use code::{decode, encode};
-pub(super) use file::{Recovery, tail_patches};
+pub use file::Recovery;
+pub(super) use file::tail_patches;
 pub(super) use header::{Header, Layout};
 pub(super) use plan::{file_len, plan};
 pub use share::{ParityShare, ParseParityShareError};

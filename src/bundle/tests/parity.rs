@@ -47,20 +47,26 @@ impl Protected {
     }
 
     fn repair(&self) -> Result<Repaired, RepairError> {
-        repair(&[self.dir.path().to_owned()], 2, &|_| ())
+        repair(&[self.dir.path().to_owned()], 2, &Making::default(), &|_| ())
     }
 
-    /// Repairs, and makes sure that every file of the bundle is what it was.
+    /// Repairs, and makes sure that every file is what it was, and that there is nothing more to repair.
     #[track_caller]
     fn is_restored(&self) -> Repaired {
         let repaired = self.repair().unwrap_or_else(|error| panic!("{error}"));
         for (path, good) in self.paths.iter().zip(&self.good) {
-            let parity = path.to_str().unwrap().contains("parity");
-            assert!(parity || std::fs::read(path).unwrap() == *good, "{}", path.display());
+            assert!(std::fs::read(path).unwrap() == *good, "{}", path.display());
         }
         assert!(names(self.dir.path()).iter().all(|name| !name.ends_with(".repair")));
         verify(&self.paths[0], &self.key).unwrap();
+        self.recovery().for_each(|path| Recovery::open(path).unwrap().unwrap().verify(&|_| ()).unwrap());
+        let again = self.repair().unwrap();
+        assert!(again.files.is_empty() && again.recovery.is_empty());
         repaired
+    }
+
+    fn recovery(&self) -> impl Iterator<Item = &PathBuf> {
+        self.paths.iter().filter(|path| path.to_str().unwrap().contains("parity"))
     }
 
     fn restore_all(&self) {
@@ -94,7 +100,7 @@ fn scattered_damage_is_repaired_up_to_the_share_and_not_beyond() {
             protected.spoil(0, nth * BLOCK + random.u64(..BLOCK - 20), 20);
         }
         let repaired = protected.is_restored();
-        assert_eq!((repaired.blocks, repaired.files.len(), repaired.weak.len()), (MADE, 1, 0));
+        assert_eq!((repaired.blocks, repaired.files.len(), repaired.recovery.len()), (MADE, 1, 0));
         for nth in &blocks[..=MADE] {
             protected.spoil(0, nth * BLOCK, 1);
         }
@@ -173,25 +179,37 @@ fn every_part_of_a_volume_is_repaired() {
 }
 
 #[test]
-fn damaged_recovery_files_still_serve_with_what_is_good_of_them() {
+fn damaged_recovery_files_serve_with_what_is_good_of_them_and_are_made_again() {
     let protected = Protected::single();
     let parity = protected.good[1].len() as u64;
     let recovery = Recovery::open(&protected.paths[1]).unwrap().unwrap();
     let header = &recovery.header;
-    for at in [0, 700, header.len() + 3, header.second() + 100, header.tail_offset() + 10, parity - 1] {
+    let part = header.part_offset();
+    for at in
+        [0, 700, part, header.second() - 1, header.second() + 100, header.tail_offset() + 10, parity - 1]
+    {
         protected.spoil(1, at, 1);
         protected.spoil(0, 3 * BLOCK, 9000);
         let repaired = protected.is_restored();
-        assert_eq!(repaired.weak, [protected.paths[1].clone()], "byte {at}");
-        protected.restore_all();
+        assert_eq!(repaired.recovery, [protected.paths[1].clone()], "byte {at}");
+        // The bundle may be as good as ever.
+        protected.spoil(1, at, 1);
+        let repaired = protected.is_restored();
+        assert_eq!((repaired.files.len(), &repaired.recovery[..]), (0, &protected.paths[1..]), "byte {at}");
+    }
+    for left in [parity - 1, part + 5000, header.second() + 3] {
+        std::fs::write(&protected.paths[1], &protected.good[1][..usize::try_from(left).unwrap()]).unwrap();
+        assert_eq!(protected.is_restored().recovery.len(), 1, "{left} bytes left");
     }
     // Blocks of both kinds are lost: what is left of the recovery blocks must suffice.
-    let other = header.part_offset();
     for nth in 0..MADE as u64 - 2 {
-        protected.spoil(1, other + nth * BLOCK, 5);
+        protected.spoil(1, part + nth * BLOCK, 5);
     }
     protected.spoil(0, 0, 5000);
     assert_eq!(protected.is_restored().blocks, 2);
+    for nth in 0..MADE as u64 - 2 {
+        protected.spoil(1, part + nth * BLOCK, 5);
+    }
     protected.spoil(0, 0, 9000);
     assert!(matches!(protected.repair(), Err(RepairError::TooMuch { lost: 3, left: 2, .. })));
     protected.restore_all();
@@ -199,6 +217,63 @@ fn damaged_recovery_files_still_serve_with_what_is_good_of_them() {
     protected.spoil(1, 600, 1);
     protected.spoil(1, header.second() + 600, 1);
     assert!(matches!(protected.repair(), Err(RepairError::NoRecovery { .. })));
+}
+
+#[test]
+fn lost_recovery_files_are_made_again_by_the_others() {
+    let protected = Protected::volumes();
+    let recovery: Vec<&PathBuf> = protected.recovery().collect();
+    assert!(recovery.len() > 1, "{recovery:?}");
+    for lost in &recovery {
+        std::fs::remove_file(lost).unwrap();
+        protected.spoil(0, 9000, 1);
+        let repaired = protected.is_restored();
+        assert_eq!((repaired.files.len(), repaired.recovery), (1, vec![(*lost).clone()]));
+    }
+    // What is in the way is told, and the bundle is whole all the same.
+    std::fs::remove_file(recovery[0]).unwrap();
+    std::fs::create_dir(recovery[0]).unwrap();
+    std::fs::write(recovery[0].join("something"), "").unwrap();
+    protected.spoil(0, 9000, 1);
+    let error = protected.repair().unwrap_err();
+    assert!(matches!(error, RepairError::Recovery(_)), "{error}");
+    verify(&protected.paths[0], &protected.key).unwrap();
+    assert!(names(protected.dir.path()).iter().all(|name| !name.ends_with(".repair")));
+}
+
+#[test]
+fn a_repair_that_is_given_up_leaves_nothing_and_makes_nothing_more() {
+    let protected = Protected::volumes();
+    let before = names(protected.dir.path());
+    protected.spoil(0, 9000, 1);
+    protected.spoil(1, 9000, 1);
+    let damaged: Vec<Vec<u8>> = protected.paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
+    // It is given up at each of the places where it tells how far it is.
+    let mut steps = 0;
+    loop {
+        let (making, told) = (Making::default(), std::sync::atomic::AtomicUsize::new(0));
+        let progress = |_| {
+            if told.fetch_add(1, Ordering::Relaxed) == steps {
+                making.give_up();
+            }
+        };
+        match repair(&[protected.dir.path().to_owned()], 1, &making, &progress) {
+            Err(RepairError::GivenUp) => {}
+            Err(error) => panic!("{error}"),
+            Ok(_) => break,
+        }
+        assert_eq!(names(protected.dir.path()), before, "after {steps} steps");
+        let same = |(path, bytes): (&PathBuf, &Vec<u8>)| std::fs::read(path).unwrap() == *bytes;
+        assert!(protected.paths.iter().zip(&damaged).all(same), "after {steps} steps");
+        steps += 7;
+    }
+    assert!(steps > 50, "{steps}");
+    protected.is_restored();
+    // What a repair that was killed left behind goes with the next.
+    let left = protected.dir.path().join(format!("{}.repair", before[0]));
+    std::fs::write(&left, "left").unwrap();
+    protected.is_restored();
+    assert!(!left.exists());
 }
 
 #[test]
@@ -212,7 +287,7 @@ fn another_signature_reaches_the_copies_of_the_tail() {
         let last = signed[nth].len() - 1500;
         protected.spoil(nth, last as u64, 20);
         assert!(verify(&protected.paths[0], &bob).is_err());
-        assert!(protected.repair().unwrap().weak.is_empty());
+        assert!(protected.repair().unwrap().recovery.is_empty());
         assert!(std::fs::read(&protected.paths[nth]).unwrap() == signed[nth]);
         let both = Policy::new(vec![protected.key.public(), bob.public()], 2).unwrap();
         Bundle::open(&protected.paths[0]).unwrap().check_signatures(&both).unwrap();
@@ -226,7 +301,9 @@ fn recovery_files_that_lie_change_nothing() {
     // Another bundle's recovery file under this bundle's name: other keys, so another tail.
     std::fs::copy(&other.paths[1], &protected.paths[1]).unwrap();
     protected.spoil(0, 0, 1);
-    protected.is_restored();
+    let repaired = protected.repair().unwrap();
+    assert_eq!((repaired.files.len(), repaired.recovery.len()), (1, 0));
+    assert!(std::fs::read(&protected.paths[0]).unwrap() == protected.good[0]);
     // A recovery block that is none, with its digest and well framed.
     let recovery = Recovery::open(&protected.paths[1]).unwrap().unwrap();
     let mut lie = recovery.header.clone();
@@ -241,6 +318,13 @@ fn recovery_files_that_lie_change_nothing() {
     assert!(matches!(error, RepairError::Wrong(_)), "{error}");
     assert!(std::fs::read(&protected.paths[0]).unwrap() == before);
     assert_eq!(names(protected.dir.path()), ["a.parity.1of1.tar", "a.tar"]);
+    // Where the lie is not needed for the bundle, it is not told again.
+    protected.restore_all();
+    file::write_all_at(&file, &lie.to_bytes(), 0).unwrap();
+    let lying = std::fs::read(&protected.paths[1]).unwrap();
+    let error = protected.repair().unwrap_err().to_string();
+    assert!(error.contains("a.parity.1of1.tar: what the recovery files say of this one"), "{error}");
+    assert!(std::fs::read(&protected.paths[1]).unwrap() == lying);
 }
 
 #[test]
@@ -269,7 +353,7 @@ fn what_is_something_else_is_never_replaced() {
         RepairError::Foreign { what, .. } => what,
         error => panic!("{error}"),
     };
-    assert_eq!(what(&protected), "a recovery file");
+    assert!(what(&protected).starts_with("recovery file 1 of 1 of plant-7 1 "));
     // A newer bundle, which has most blocks of the one that the recovery file is of.
     let protected = Protected::with("100%", None);
     let mut lock = sample(MANIFEST, &noise(250_000));
@@ -296,7 +380,8 @@ fn what_is_made_again_is_called_as_what_is_there() {
         .unwrap();
     }
     std::fs::remove_file(&protected.paths[1]).unwrap();
-    assert_eq!(protected.is_restored().files, [protected.paths[1].clone()]);
+    assert_eq!(protected.repair().unwrap().files, [protected.paths[1].clone()]);
+    assert!(std::fs::read(&protected.paths[1]).unwrap() == protected.good[1]);
 }
 
 #[test]

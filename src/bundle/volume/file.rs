@@ -191,7 +191,12 @@ impl fmt::Display for Volume {
 }
 
 /// Hashes the bytes `slice` of `span`, with the algorithm of `like`.
-fn hash(span: &Span, slice: Slice, like: &Digest, buffer: &mut [u8]) -> io::Result<Digest> {
+pub(in crate::bundle) fn hash(
+    span: &Span,
+    slice: Slice,
+    like: &Digest,
+    buffer: &mut [u8],
+) -> io::Result<Digest> {
     let mut hasher = Hasher::new(like.algorithm());
     let mut done = 0;
     while done < slice.len {

@@ -12,8 +12,8 @@ mod size;
 
 pub use cut::CutError;
 pub(super) use cut::{Blocks, MAX_BLOCKS, SLACK, Slice, cut};
-pub(super) use file::Kind;
 pub use file::Volume;
+pub(super) use file::{Kind, hash};
 pub(super) use header::{Header, MAX_HEADER_BYTES, SetName, TailPlace, prefix_len};
 pub use size::{ParseVolumeSizeError, VolumeSize};
 
