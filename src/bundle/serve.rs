@@ -10,7 +10,7 @@ use super::import::hosted;
 use super::read::{Bundle, BundleError};
 use crate::oci::{Descriptor, Digest, Document, RepositoryName, Tag};
 use crate::resolve::LockedImage;
-use crate::store::{Blob, Content, ContentError, HostedFile, Manifest, Stamp, Verified};
+use crate::store::{Blob, Content, ContentError, HostedFile, Manifest, Stamp, Usage, Verified};
 use crate::trust;
 
 /// Why bundles cannot be served as they are.
@@ -280,6 +280,20 @@ impl Content for ServedBundles {
 
     fn files(&self, path: &str) -> Result<Vec<HostedFile>, ContentError> {
         Ok(self.files.get(path).map(|hosts| hosts.values().cloned().collect()).unwrap_or_default())
+    }
+
+    fn usage(&self) -> Result<Usage, ContentError> {
+        let mut sizes = HashMap::new();
+        for repository in self.repositories.values() {
+            let manifests = repository.manifests.iter().map(|(digest, (nth, _))| (digest, *nth));
+            let blobs = repository.blobs.iter().map(|(digest, nth)| (digest, *nth));
+            for (digest, nth) in manifests.chain(blobs) {
+                let bundle = &self.bundles[nth];
+                let place = bundle.place(digest).or_else(|| bundle.tail_place(digest));
+                sizes.extend(place.map(|place| (digest, place.size)));
+            }
+        }
+        Ok(Usage { blobs: sizes.len() as u64, bytes: sizes.values().sum() })
     }
 
     fn damaged(&self) -> Vec<Digest> {

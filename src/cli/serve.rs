@@ -111,15 +111,14 @@ impl Serve {
             Some(store) => (Arc::new(store.clone()), Stock::of_store(store, catalog)),
             None => self.bundles(context, catalog)?,
         };
+        // A bundle has no place for them.
+        let wants =
+            store.as_ref().map_or_else(|| Ok(Wants::default()), |store| Wants::open(&store.wants_file()));
+        let wants = wants.map_err(CliError::failed)?;
         let config = Config {
             listen: self.listen,
             naming: Naming { hosts: BTreeMap::from_iter(self.host), prefixes: self.prefix },
-            wants: store
-                .as_ref()
-                .map(|store| Wants::open(&store.wants_file()))
-                .transpose()
-                .map_err(CliError::failed)?
-                .map(Arc::new),
+            wants: Some(Arc::new(wants)),
             push: store.filter(|_| self.allow_push),
             tls: tls.map(Arc::new),
             users: users.map(Arc::new),

@@ -61,10 +61,11 @@ pub enum WantsError {
     Io(#[from] std::io::Error),
 }
 
-/// Remembers what is asked for in vain.
-#[derive(Debug)]
+/// Remembers what is asked for in vain. The default does so for as long as the program runs.
+#[derive(Debug, Default)]
 pub struct Wants {
-    file: PathBuf,
+    /// Where it is kept, if it is.
+    file: Option<PathBuf>,
     state: Mutex<State>,
 }
 
@@ -80,7 +81,7 @@ impl Wants {
     pub fn open(file: &Path) -> Result<Self, WantsError> {
         let recorded = read(file)?;
         let wants = recorded.wants.into_iter().map(|want| (want.reference.clone(), want)).collect();
-        Ok(Self { file: file.to_owned(), state: Mutex::new(State { wants, dirty: false }) })
+        Ok(Self { file: Some(file.to_owned()), state: Mutex::new(State { wants, dirty: false }) })
     }
 
     /// Notes that `client` asked for an image that is not there.
@@ -116,8 +117,9 @@ impl Wants {
         unmet(wants, content)
     }
 
-    /// Writes what is new to the file.
+    /// Writes what is new to the file, if there is one.
     pub fn save(&self) -> std::io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
         let recorded = {
             let mut state = self.lock();
             if !std::mem::take(&mut state.dirty) {
@@ -126,7 +128,7 @@ impl Wants {
             sorted(state.wants.values().cloned().collect())
         };
         let json = serde_json::to_vec(&Recorded { wants: recorded })?;
-        let saved = write_file(&self.file, &json);
+        let saved = write_file(file, &json);
         if saved.is_err() {
             self.lock().dirty = true;
         }
@@ -217,6 +219,15 @@ mod tests {
         assert_eq!((found[0].count, found[1].count), (2, 3));
         assert!(found[0].first <= found[0].last && found[1].user_agent.len() == MAX_AGENT);
         assert_eq!(read_wants(&file, &store).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn without_a_file_they_are_kept_in_memory() {
+        let (_directory, store) = store();
+        let wants = Wants::default();
+        wants.note("nginx:1.27".parse().unwrap(), CLIENT, "");
+        wants.save().unwrap();
+        assert_eq!(names(&wants.unmet(&store)), ["docker.io/library/nginx:1.27"]);
     }
 
     #[test]

@@ -29,6 +29,31 @@ pub fn write_file(destination: &Path, bytes: &[u8]) -> io::Result<()> {
     dirty.sync()
 }
 
+/// Gives what was just made at `path` to the owner of the folder that it is in. Only root makes things in folders of others:
+/// whoever imports as root into the store of a service leaves nothing there that the service cannot change.
+#[cfg(unix)]
+pub(super) fn adopt(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let (made, folder) = (fs::symlink_metadata(path)?, fs::metadata(folder)?);
+    if made.uid() == folder.uid() {
+        return Ok(());
+    }
+    match chown(path, Some(folder.uid()), Some(folder.gid())) {
+        // Nor need it be given away where that is not allowed.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
+}
+
+/// Windows has rights that folders hand down.
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "it is not so elsewhere")]
+pub(super) fn adopt(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 /// A file in `directory` that is removed unless it gets a name. Who may read it is left to the process' umask, because
 /// the one who imports need not be the one who serves.
 pub(super) fn temporary_file(directory: &Path) -> io::Result<NamedTempFile> {
@@ -36,7 +61,9 @@ pub(super) fn temporary_file(directory: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(directory)
+    let file = builder.tempfile_in(directory)?;
+    adopt(file.path())?;
+    Ok(file)
 }
 
 /// Writes `bytes` to a temporary file that is to become `destination`.
@@ -85,14 +112,18 @@ impl Dirty {
     /// Makes sure that the directory of `path` exists, and notes that it is about to change.
     pub(super) fn create_parent(&mut self, path: &Path) -> io::Result<()> {
         let Some(parent) = path.parent() else { return Ok(()) };
-        let mut missing = parent;
-        while !missing.try_exists()? {
-            let Some(above) = missing.parent() else { break };
+        let mut missing = Vec::new();
+        let mut folder = parent;
+        while !folder.try_exists()? {
+            let Some(above) = folder.parent() else { break };
+            missing.push(folder);
             self.0.insert(above.to_owned());
-            missing = above;
+            folder = above;
         }
-        if missing != parent {
-            fs::create_dir_all(parent)?;
+        for folder in missing.into_iter().rev() {
+            // Another process may have been quicker.
+            fs::create_dir_all(folder)?;
+            adopt(folder)?;
         }
         self.0.insert(parent.to_owned());
         Ok(())

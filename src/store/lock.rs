@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fs_err as fs;
 
-use super::durable::Dirty;
+use super::durable::{Dirty, adopt};
 use super::{Store, StoreError, undo};
 
 /// How long to wait between two attempts at another process' lock.
@@ -84,6 +84,7 @@ impl Store {
             .write(true)
             .open(self.layout().lock())?
             .into_file();
+        adopt(&self.layout().lock())?;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
@@ -94,7 +95,8 @@ impl Store {
         }
         // A courtesy to others. There may be no room for it, and then this writer may be the one to make some.
         let holder = self.layout().lock_holder();
-        if fs::write(&holder, format!("{purpose} (process {})", std::process::id())).is_err() {
+        let words = format!("{purpose} (process {})", std::process::id());
+        if fs::write(&holder, words).and_then(|()| adopt(&holder)).is_err() {
             let _ = fs::remove_file(&holder);
         }
         Ok(file)

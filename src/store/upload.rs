@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::oci::{Algorithm, Digest, Hasher, RepositoryName};
 
-use super::durable::Dirty;
+use super::durable::{Dirty, adopt};
 use super::id::UploadId;
 use super::record::{MAX_RECORD, bounded, file_names, json};
 use super::{Store, StoreError, Writer};
@@ -58,6 +58,11 @@ impl Store {
             .create_new(true)
             .open(data_file(&directory))?
             .into_file();
+        for made in
+            [self.layout().uploads(), directory.clone(), about_file(&directory), data_file(&directory)]
+        {
+            adopt(&made)?;
+        }
         let upload = Upload {
             store: self.clone(),
             directory,

@@ -8,7 +8,7 @@ use fs_err as fs;
 
 use crate::oci::{Descriptor, Digest, Document, Hasher, RepositoryName, Tag};
 
-use super::durable::{Dirty, Staged, remove, stage};
+use super::durable::{Dirty, Staged, adopt, remove, stage};
 use super::layout::Repository;
 use super::new_file::NewFile;
 use super::publication::Publication;
@@ -228,6 +228,7 @@ impl Batch<'_> {
             if !path.try_exists()? {
                 dirty.create_parent(path)?;
                 fs::File::create(path)?;
+                adopt(path)?;
             }
         }
         for staged in self.staged {

@@ -61,6 +61,23 @@ fn what_is_missing_is_locked_on_the_other_side_and_imported() {
     get(address, "/v2/calico/node/manifests/v3.30.1").expect(200);
     get(address, &by_digest).expect(200);
     assert_eq!(get(address, "/api/v1/wants.txt").expect(200).text(), "");
+
+    // A bundle that is served as it is says the same of itself.
+    let key = site.path("plant.pub");
+    let bundle = bundle.to_str().unwrap();
+    let (_server, address) = serve(&["--bundle", bundle, "--trust", key.to_str().unwrap()]);
+    get(address, &by_digest).expect(200);
+    get(address, "/v2/acme/other/manifests/1?ns=quay.io").expect(404);
+    assert_eq!(get(address, "/api/v1/wants.txt").expect(200).text(), "quay.io/acme/other:1\n");
+    let said = dray().args(["inspect", bundle, "--format", "json"]).succeed();
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let metrics = get(address, "/metrics").expect(200).text();
+    let held = |name: &str| -> u64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap().parse().unwrap()
+    };
+    assert!(held("dray_store_blobs") >= said["blobs"].as_u64().unwrap());
+    assert!(held("dray_store_bytes") >= 20_000 * 3, "three images with a layer of that size: {metrics}");
 }
 
 #[test]

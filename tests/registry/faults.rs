@@ -284,7 +284,8 @@ fn a_blob_that_breaks_while_it_is_sent_is_cut_off() {
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("store");
     let site = Site::below(directory, Config::default());
-    let bytes: Vec<u8> = (0..2_000_000u32).map(|i| (i % 251) as u8).collect();
+    // More than is sent at once.
+    let bytes: Vec<u8> = (0..9_000_000u32).map(|i| (i % 251) as u8).collect();
     let digest = site.blob("a", &bytes);
     let once = strace("sendfile", "error=EIO:when=2", None);
     let (server, address) = serve_under(&once, &store);

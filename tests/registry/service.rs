@@ -6,13 +6,14 @@ use std::process::Command;
 use crate::support::command::Run;
 
 const DRAY: &str = env!("CARGO_BIN_EXE_dray");
-const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/dray.service");
+const CONTRIB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib");
 
 #[test]
 fn the_unit_is_right_and_leaves_few_rights() {
     let directory = tempfile::tempdir().unwrap();
     let unit = directory.path().join("dray.service");
-    fs::write(&unit, fs::read_to_string(UNIT).unwrap().replace("/usr/local/bin/dray", DRAY)).unwrap();
+    let shipped = fs::read_to_string(format!("{CONTRIB}/dray.service")).unwrap();
+    fs::write(&unit, shipped.replace("/usr/local/bin/dray", DRAY)).unwrap();
     let said = Command::new("systemd-analyze").arg("verify").arg(&unit).finish();
     assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{}", said.stdout);
     // In tenths: 1.5 of 10, where 10 is a service with all rights.
@@ -33,11 +34,12 @@ fn systemd_runs_it() {
         .args(["--kill-after=5", "60", "unshare"])
         .args(["--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts", "--net", "--cgroup", "bash"])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/registry/service.sh"))
-        .args([DRAY, UNIT])
+        .args([DRAY, CONTRIB])
         .args([&scratch, &out])
         .succeed();
     let log = fs::read_to_string(out.join("log")).unwrap();
-    let expected = "push 201\n\
+    let expected = "push of nobody 401\n\
+                    push 201\n\
                     dray\n\
                     CapEff:\t0000000000000000\n\
                     CapBnd:\t0000000000000000\n\
@@ -45,6 +47,8 @@ fn systemd_runs_it() {
                     Seccomp:\t2\n\
                     dray 750\n\
                     hello pulled as pushed\n\
+                    push of root 201\n\
+                    push after root 201\n\
                     hello pulled after a restart\n\
                     hello pulled after it was killed\n\
                     Result=success\n\

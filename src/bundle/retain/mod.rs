@@ -22,7 +22,7 @@ use bundles::{Leaving, leaving};
 #[derive(Debug, thiserror::Error)]
 pub enum RetainError {
     /// A release that is to be kept is in none of the imported bundles, or went already.
-    #[error("the store does not have the release {0}; it has: {1}")]
+    #[error("the store does not have the release {0}; it has {1}")]
     Unknown(String, String),
     /// What an import left in the store is not complete.
     #[error("the lock of the imported bundle {0} cannot be read from the store; import the bundle again")]
@@ -186,6 +186,7 @@ fn check_kept(
         let lacking: BTreeSet<Reference> = needed.intersection(&absent).copied().cloned().collect();
         if lacking.is_empty() || needed.iter().all(|image| absent.contains(image) || others.contains(image)) {
             let whole = whole.iter().copied().collect::<Vec<_>>().join(", ");
+            let whole = if whole.is_empty() { "no release at all".to_owned() } else { whole };
             return Err(RetainError::Unknown(release.clone(), whole));
         }
         partial.insert(release.clone(), lacking);
