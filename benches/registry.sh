@@ -382,6 +382,8 @@ table_of_manifests() {
     for image in one many; do
       each "$load-$image" 1 %.0f 1
       row "${load^^} a manifest by tag, $([[ $image == one ]] && echo 1 tag || echo "$TAGS tags")" "CPU µs" "${cells[@]}"
+      each "$load-$image" 3 %.0f "$(awk -v s="$SECONDS_OF_LOAD" 'BEGIN {print 1 / s}')"
+      row "" "per second" "${cells[@]}"
       each "$load-$image" 2 %.1f 1
       row "" "p99 ms" "${cells[@]}"
     done
