@@ -162,7 +162,7 @@ impl<'a> Search<'a> {
         let bytes = self.media.bytes();
         let limit = bytes.len().saturating_sub(MAX_TAIL_BYTES);
         let entry = file_before(bytes, self.first, limit, |_| true)
-            .map_err(|error| self.media.failed(self.first, error))?;
+            .map_err(|error| self.media.failed(self.first, &error))?;
         if let Some(entry) = &entry {
             self.passed.insert(entry.path.clone(), entry.clone());
             self.first = entry.header;

@@ -203,8 +203,8 @@ impl Media {
         (&part.path, offset - part.start + part.skipped)
     }
 
-    /// Where the first damage among the bytes of `range` lies, as far as the volumes know: a volume that is absent, or a
-    /// block that has not its digest.
+    /// Where the first damage among the bytes of `range` lies, as far as the volumes know: a volume that is absent, which has
+    /// no place unless what it says of itself is damaged, or a block that has not its digest.
     pub(super) fn first_damage(&self, range: Slice) -> Option<(&Path, Option<u64>)> {
         let end = range.offset + range.len;
         let mut at = range.offset;
@@ -213,7 +213,11 @@ impl Media {
             let part = &self.parts[next.saturating_sub(1)];
             let part_end = self.parts.get(next).map_or(end, |part| part.start.min(end));
             match &part.volume {
-                None if self.volumes.is_some() => return Some((&part.path, None)),
+                None if self.volumes.is_some() => {
+                    let absent = self.absent().iter().find(|absent| absent.path == part.path);
+                    let damaged = absent.is_some_and(|absent| matches!(absent.why, Why::Damaged(_)));
+                    return Some((&part.path, damaged.then_some(0)));
+                }
                 None => {}
                 Some(volume) => {
                     let inside = Slice { offset: at - part.start, len: part_end - at };
@@ -233,17 +237,17 @@ impl Media {
     }
 
     /// Says of the byte at `offset` that it could not be read.
-    pub(super) fn failed(&self, offset: u64, source: io::Error) -> BundleError {
-        let (path, offset) = self.locate(offset);
-        if source.kind() == io::ErrorKind::UnexpectedEof {
-            let what = "the file is cut off".to_owned();
-            return BundleError::Malformed { path: path.to_owned(), offset, what };
-        }
-        BundleError::Io { path: path.to_owned(), source }
+    pub(super) fn failed(&self, offset: u64, source: &io::Error) -> BundleError {
+        let what = match source.kind() {
+            io::ErrorKind::UnexpectedEof => "the file is cut off".to_owned(),
+            // It could be opened: what cannot be read of a medium is as good as damaged.
+            _ => format!("it cannot be read: {source}"),
+        };
+        self.malformed(offset, what)
     }
 
     pub(super) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), BundleError> {
-        self.whole.read_exact_at(buffer, offset).map_err(|source| self.failed(offset, source))
+        self.whole.read_exact_at(buffer, offset).map_err(|source| self.failed(offset, &source))
     }
 }
 

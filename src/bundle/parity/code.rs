@@ -9,7 +9,7 @@ use crate::bundle::volume::Blocks;
 use crate::file::Span;
 
 /// What the columns of all blocks may take together, in bytes.
-const WINDOW: u64 = 16 * 1024 * 1024;
+const WINDOW: u64 = 8 * 1024 * 1024;
 /// Columns are multiples of this, for which the code is fastest.
 const GRAIN: u64 = 64;
 
@@ -180,7 +180,7 @@ mod tests {
             let blocks = Blocks::new(head);
             for rows in [blocks.count() + made, 32_768] {
                 let width = width(blocks, rows);
-                assert!(width * rows <= WINDOW && width >= 448, "{width}");
+                assert!(width * rows <= WINDOW && width >= 256, "{width}");
             }
         }
     }

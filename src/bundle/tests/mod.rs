@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-mod damage;
 mod parity;
+mod sweep;
 mod volumes;
 
 use super::*;

@@ -11,19 +11,22 @@ const MADE: usize = 14;
 const BLOCK: u64 = 4096;
 
 /// A signed bundle with parity, in one file or in volumes.
-struct Protected {
+pub(super) struct Protected {
     dir: tempfile::TempDir,
     key: PrivateKey,
-    paths: Vec<PathBuf>,
-    good: Vec<Vec<u8>>,
+    pub(super) paths: Vec<PathBuf>,
+    pub(super) good: Vec<Vec<u8>>,
 }
 
 impl Protected {
     fn with(share: &str, volume_size: Option<VolumeSize>) -> Self {
+        Self::of(&noise(250_000), share, volume_size)
+    }
+
+    pub(super) fn of(layer: &[u8], share: &str, volume_size: Option<VolumeSize>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let layer = noise(250_000);
-        let (lock, key) = (sample(MANIFEST, &layer), PrivateKey::generate());
-        let source = Source::of(&[MANIFEST, &layer]);
+        let (lock, key) = (sample(MANIFEST, layer), PrivateKey::generate());
+        let source = Source::of(&[MANIFEST, layer]);
         let options = BuildOptions {
             output: &dir.path().join("a.tar"),
             mtime: 0,
@@ -38,11 +41,11 @@ impl Protected {
         Self { dir, key, paths, good }
     }
 
-    fn single() -> Self {
+    pub(super) fn single() -> Self {
         Self::with("20%", None)
     }
 
-    fn volumes() -> Self {
+    pub(super) fn volumes() -> Self {
         Self::with("20%", Some(VolumeSize::from_bytes(SIZE)))
     }
 
@@ -52,7 +55,7 @@ impl Protected {
 
     /// Repairs, and makes sure that every file is what it was, and that there is nothing more to repair.
     #[track_caller]
-    fn is_restored(&self) -> Repaired {
+    pub(super) fn is_restored(&self) -> Repaired {
         let repaired = self.repair().unwrap_or_else(|error| panic!("{error}"));
         for (path, good) in self.paths.iter().zip(&self.good) {
             assert!(std::fs::read(path).unwrap() == *good, "{}", path.display());
@@ -76,7 +79,7 @@ impl Protected {
     }
 
     /// Changes `len` bytes of a file.
-    fn spoil(&self, nth: usize, at: u64, len: usize) {
+    pub(super) fn spoil(&self, nth: usize, at: u64, len: usize) {
         let file = std::fs::OpenOptions::new().read(true).write(true).open(&self.paths[nth]).unwrap();
         let mut bytes = vec![0; len];
         file::read_exact_at(&file, &mut bytes, at).unwrap();
@@ -157,25 +160,6 @@ fn any_lost_volume_is_made_again_where_parity_suffices() {
         }
     }
     assert!(made > 0, "{blocks:?}");
-}
-
-#[test]
-fn every_part_of_a_volume_is_repaired() {
-    let protected = Protected::volumes();
-    let mut repaired = 0;
-    for nth in 0..3 {
-        let len = protected.good[nth].len();
-        let prefix = Volume::open(&protected.paths[nth]).unwrap().header().prefix_len();
-        let places =
-            (0..prefix).step_by(701).chain((prefix..len as u64).step_by(19_001)).chain([len as u64 - 1]);
-        for at in places {
-            protected.spoil(nth, at, 1);
-            let done = protected.is_restored();
-            assert_eq!(done.files, [protected.paths[nth].clone()], "byte {at}");
-            repaired += 1;
-        }
-    }
-    println!("{repaired} places of volumes damaged and repaired");
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! Bundles in volumes: built, interrupted, joined, damaged, mixed up and signed.
 
-use super::damage::{Sweep, refused};
 use super::*;
 use crate::oci::Hasher;
 use crate::store::Blob;
 
-const IMAGE: &str = "registry.k8s.io/pause:3.9";
+pub(super) const IMAGE: &str = "registry.k8s.io/pause:3.9";
 
 /// Bytes that do not repeat.
 pub(super) fn noise(len: usize) -> Vec<u8> {
@@ -23,16 +22,16 @@ pub(super) fn noise(len: usize) -> Vec<u8> {
 pub(super) const SIZE: u64 = 120_000;
 
 /// A bundle in three volumes, signed.
-struct Volumes {
+pub(super) struct Volumes {
     dir: tempfile::TempDir,
     lock: Lock,
     source: Source,
     key: PrivateKey,
-    paths: Vec<PathBuf>,
+    pub(super) paths: Vec<PathBuf>,
 }
 
 impl Volumes {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let layer = noise(250_000);
         let (lock, source, key) =
@@ -46,7 +45,7 @@ impl Volumes {
         self.dir.path().join(name)
     }
 
-    fn verify(&self) -> Result<(), BundleError> {
+    pub(super) fn verify(&self) -> Result<(), BundleError> {
         verify_all(&self.paths, &self.key)
     }
 }
@@ -245,61 +244,4 @@ fn a_blob_is_read_across_the_seams_of_volumes() {
     }
     assert!(digest.matches(&bytes));
     assert!(blob.stretch_at(0).unwrap().unwrap().left < place.size);
-}
-
-/// The places of a volume that are changed: one of `step` of what frames its part, and fewer of the part.
-fn places(sweep: &Sweep, step: usize) -> Vec<usize> {
-    let volume = Volume::open(&sweep.path).unwrap();
-    let part = usize::try_from(volume.header().prefix_len()).unwrap();
-    let end = part + usize::try_from(volume.len()).unwrap();
-    let tail = end - usize::try_from(volume.len() - volume.header().head_len()).unwrap();
-    let frame = (0..part).step_by(step).chain((end..sweep.len()).step_by(step));
-    let inside = (part..tail).step_by(4999).chain([part, tail - 1]);
-    frame.chain(inside).chain((tail..end).step_by(5 * step)).collect()
-}
-
-#[test]
-fn every_changed_byte_is_detected_by_the_volumes_together() {
-    let volumes = Volumes::new();
-    let mut flipped = 0;
-    for path in &volumes.paths {
-        let sweep = Sweep::new(path);
-        let volume = Volume::open(path).unwrap();
-        let part = usize::try_from(volume.header().prefix_len()).unwrap();
-        let head = part..part + usize::try_from(volume.header().head_len()).unwrap();
-        for at in places(&sweep, 97) {
-            let message = sweep.flipped(at, || refused(volumes.verify(), path, &format!("{at}")));
-            if head.contains(&at) {
-                let offset = message.split("at byte ").nth(1).unwrap().split(' ').next().unwrap();
-                let offset: usize = offset.parse().unwrap();
-                assert!(offset <= at && at < offset + 4096, "{at}: {message}");
-                assert!(message.contains(IMAGE), "{message}");
-            }
-            flipped += 1;
-        }
-        for len in (0..sweep.len()).step_by(8191).chain([part, sweep.len() - 1]) {
-            sweep.cut(len, || refused(volumes.verify(), path, &format!("{len} left")));
-        }
-    }
-    volumes.verify().unwrap();
-    println!("{flipped} bytes flipped in three volumes, all detected");
-}
-
-#[test]
-fn every_changed_byte_is_detected_in_a_volume_alone() {
-    let volumes = Volumes::new();
-    let check = |path: &Path| Volume::open(path)?.verify(&|_| ());
-    let mut flipped = 0;
-    for path in &volumes.paths {
-        check(path).unwrap();
-        let sweep = Sweep::new(path);
-        for at in places(&sweep, 11) {
-            sweep.flipped(at, || refused(check(path), path, &format!("{at}")));
-            flipped += 1;
-        }
-        for len in (0..sweep.len()).step_by(8191).chain([sweep.len() - 1]) {
-            sweep.cut(len, || refused(check(path), path, &format!("{len} left")));
-        }
-    }
-    println!("{flipped} bytes flipped in volumes on their own, all detected");
 }
