@@ -98,6 +98,7 @@ impl Sample {
             files: vec![file],
             proof: Vec::new(),
             allowed_missing: Vec::new(),
+            allowed_unproved: Vec::new(),
         };
         Self { lock, contents: shelf.contents }
     }

@@ -54,6 +54,7 @@ impl Inspect {
             "requires": lock.requires,
             "proof": lock.proof,
             "allowedMissing": lock.allowed_missing,
+            "allowedUnproved": lock.allowed_unproved,
         });
         if self.images {
             value["imageList"] = json!(lock.images);

@@ -7,8 +7,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::LockedImage;
-use super::tree::Reader;
-use crate::oci::{Descriptor, Digest, Document, Reference, RepositoryName, Tag};
+use super::tree::{MAX_DEPTH, Reader};
+use crate::oci::{Descriptor, Digest, Document, Index, Reference, RepositoryName, Tag};
 use crate::upstream::{Manifests, UpstreamError};
 
 /// What cosign appends to the tag that it makes of a digest.
@@ -75,6 +75,9 @@ impl<'a, 'r, M: Manifests, U: Manifests> Search<'a, 'r, M, U> {
         for descriptor in listed {
             if self.known.insert(descriptor.digest.clone()) {
                 let document = self.reader.document(self.name, &descriptor.digest).await?;
+                if let Document::Index(index) = &document {
+                    self.add_below(index).await?;
+                }
                 self.add(&descriptor.digest, None, document);
             }
         }
@@ -86,6 +89,9 @@ impl<'a, 'r, M: Manifests, U: Manifests> Search<'a, 'r, M, U> {
                 Ok(fetched) => {
                     self.known.insert(fetched.digest.clone());
                     self.reader.remember(&fetched.digest, &fetched.document);
+                    if let Document::Index(index) = &fetched.document {
+                        self.add_below(index).await?;
+                    }
                     self.add(&fetched.digest, Some(tag), fetched.document);
                 }
                 Err(error) if error.is_missing() => {}
@@ -95,13 +101,37 @@ impl<'a, 'r, M: Manifests, U: Manifests> Search<'a, 'r, M, U> {
         Ok(())
     }
 
+    /// Adds what an index of evidence leads to: manifests, and indexes down to a limit.
+    async fn add_below(&mut self, index: &Index) -> Result<(), UpstreamError> {
+        let mut waiting: Vec<(Descriptor, usize)> =
+            index.manifests.iter().map(|entry| (entry.clone(), 1)).collect();
+        while let Some((entry, depth)) = waiting.pop() {
+            // How many there may be is looked at when all of a subject are there.
+            if self.found.len() > MAX_EVIDENCE || !self.known.insert(entry.digest.clone()) {
+                continue;
+            }
+            let document = self.reader.document(self.name, &entry.digest).await?;
+            if let Document::Index(index) = &document
+                && depth < MAX_DEPTH
+            {
+                waiting.extend(index.manifests.iter().map(|entry| (entry.clone(), depth + 1)));
+            }
+            let descriptor = described(&entry.digest, &document);
+            self.found.push((descriptor, None, document));
+        }
+        Ok(())
+    }
+
     fn add(&mut self, digest: &Digest, tag: Option<Tag>, document: Document) {
-        let size = document.raw().len() as u64;
-        let descriptor = Descriptor::new(document.media_type(), digest.clone(), size);
+        let descriptor = described(digest, &document);
         // Cosign's tags are on images; only referrers have evidence of their own.
         if tag.is_none() {
             self.subjects.push_back(digest.clone());
         }
         self.found.push((descriptor, tag, document));
     }
+}
+
+fn described(digest: &Digest, document: &Document) -> Descriptor {
+    Descriptor::new(document.media_type(), digest.clone(), document.raw().len() as u64)
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::demand::{Demand, Wanted};
 use super::evidence::{Gathered, Search};
+use super::resolver::EVIDENCE;
 use super::tree::{Entry, Reader};
 use super::{Child, Evidence, Gap, LockedBlob, LockedImage, Root};
 use crate::oci::{Descriptor, Digest, Document, Image, Index, NodeKind, Platform, Reference, RepositoryName};
@@ -229,7 +230,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             reference: Some(self.resolved.image.reference.clone()),
             node: None,
             clients: Vec::new(),
-            needed_by: vec!["evidence".to_owned()],
+            needed_by: vec![EVIDENCE.to_owned()],
             reason,
         }));
     }

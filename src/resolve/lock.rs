@@ -67,6 +67,9 @@ pub struct Lock {
     /// References whose absence was allowed by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_missing: Vec<Reference>,
+    /// Images that are here, and of which signatures, attestations or SBOMs are missing, which was allowed by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_unproved: Vec<Reference>,
 }
 
 /// A release that the lock was resolved for.
@@ -477,6 +480,7 @@ pub(crate) mod tests {
             files: Vec::new(),
             proof: Vec::new(),
             allowed_missing: Vec::new(),
+            allowed_unproved: Vec::new(),
         }
     }
 

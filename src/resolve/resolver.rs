@@ -13,6 +13,9 @@ use crate::catalog::{Catalog, CatalogError, Problem, ReleaseId, Severity};
 use crate::oci::{Digest, NodeKind, Reference};
 use crate::upstream::{Manifests, UpstreamError};
 
+/// Who needs the evidence of an image.
+pub(super) const EVIDENCE: &str = "evidence";
+
 /// Something without which a node kind would not run.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,6 +31,18 @@ pub struct Gap {
     pub needed_by: Vec<String>,
     /// Why, for an operator.
     pub reason: String,
+}
+
+impl Gap {
+    /// Whether only the evidence of an image is missing, and the image itself is there.
+    fn is_evidence(&self) -> bool {
+        self.needed_by == [EVIDENCE]
+    }
+
+    /// What is missing, for the proof.
+    fn missing(&self, reference: &Reference) -> String {
+        if self.is_evidence() { format!("evidence of {reference}") } else { reference.to_string() }
+    }
 }
 
 impl std::fmt::Display for Gap {
@@ -163,12 +178,8 @@ pub async fn resolve<M: Manifests>(
         requires: Vec::new(),
         files: options.files,
         proof: proof(definition, &demands.images, &allowed),
-        allowed_missing: allowed
-            .iter()
-            .filter_map(|gap| gap.reference.clone())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect(),
+        allowed_missing: references(allowed.iter().filter(|gap| !gap.is_evidence())),
+        allowed_unproved: references(allowed.iter().filter(|gap| gap.is_evidence())),
     };
     found.unproved.sort();
     Ok(Resolution {
@@ -196,6 +207,12 @@ async fn resolve_images<M: Manifests>(
         Ok(result)
     };
     stream::iter(images.iter().map(one)).buffer_unordered(options.concurrency.max(1)).try_collect().await
+}
+
+/// The references of `gaps`, each once.
+fn references<'a>(gaps: impl Iterator<Item = &'a Gap>) -> Vec<Reference> {
+    let references: BTreeSet<Reference> = gaps.filter_map(|gap| gap.reference.clone()).collect();
+    references.into_iter().collect()
 }
 
 /// What all references together come to.
@@ -284,12 +301,14 @@ fn proof(definition: &Definition, images: &BTreeMap<Reference, Wanted>, allowed:
                     proof.clients.push(label);
                 }
             }
-            let missing = |gap: &&Gap| {
+            let is_here = |gap: &&Gap| {
                 gap.reference.as_ref() == Some(reference)
                     && gap.node.as_ref().is_none_or(|node| *node == demand.node)
             };
-            if allowed.iter().any(|gap| missing(&gap)) && !proof.missing.contains(&reference.to_string()) {
-                proof.missing.push(reference.to_string());
+            for missing in allowed.iter().filter(is_here).map(|gap| gap.missing(reference)) {
+                if !proof.missing.contains(&missing) {
+                    proof.missing.push(missing);
+                }
             }
         }
     }

@@ -365,6 +365,39 @@ fn evidence_that_is_absent_denied_or_unreadable_is_told_apart() {
         let allowed = resolve_with(&table, "linux/amd64", EVIDENCE, &["r.io/a:1"]).unwrap();
         assert_eq!((allowed.allowed.len(), allowed.lock.images.len()), (1, 1));
         assert!(allowed.unproved.is_empty());
+        // The image is there; its evidence is what is missing.
+        let lock = allowed.lock;
+        assert_eq!(
+            (lock.allowed_missing.len(), lock.allowed_unproved),
+            (0, vec!["r.io/a:1".parse().unwrap()])
+        );
+        assert_eq!(lock.proof[0].missing, ["evidence of r.io/a:1"]);
+    }
+}
+
+#[test]
+fn an_index_of_evidence_comes_along_with_all_that_it_leads_to() {
+    let mut table = Table::default();
+    let root = table.image("linux/amd64", "l");
+    table.tag("r.io/a:1", &root);
+    // A referrer that is an index of an index, and a tag of cosign's that is an index.
+    let leaves: Vec<(Value, Digest)> =
+        ["one", "two", "three"].map(|text| artifact(&mut table, text)).into_iter().collect();
+    let inner = table.index(&[leaves[0].0.clone()]);
+    let outer = table.index(&[inner.clone(), leaves[1].0.clone()]);
+    let descriptor = serde_json::from_value::<Descriptor>(outer.clone()).unwrap();
+    table.referrers.insert(digest_of(&root), vec![descriptor]);
+    let tagged = table.index(&[leaves[2].0.clone(), leaves[1].0.clone()]);
+    table.tag(&format!("r.io/a:sha256-{}.sbom", digest_of(&root).hex()), &tagged);
+
+    let lock = resolve_with(&table, "linux/amd64", EVIDENCE, &[]).unwrap().lock;
+    let found: Vec<&Digest> = lock.images[0].evidence.iter().map(|evidence| &evidence.digest).collect();
+    let mut expected: Vec<Digest> = leaves.into_iter().map(|(_, digest)| digest).collect();
+    expected.extend([&inner, &outer, &tagged].map(digest_of));
+    expected.sort();
+    assert_eq!(found, expected.iter().collect::<Vec<_>>());
+    for evidence in &lock.images[0].evidence {
+        assert_eq!(evidence.blobs.is_empty(), evidence.media_type == media_type::OCI_INDEX);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::oci::{Descriptor, Digest, Document, Image, ImageConfig, Platform, Rep
 use crate::upstream::{Manifests, Problem, UpstreamError};
 
 /// How deep indexes may be nested. Nobody publishes more than one level.
-const MAX_DEPTH: usize = 4;
+pub(super) const MAX_DEPTH: usize = 4;
 /// More entries than any index has.
 const MAX_ENTRIES: usize = 10_000;
 
