@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
+#[path = "delta/damaged.rs"]
+mod damaged;
 mod support;
 #[path = "delta/volumes.rs"]
 mod volumes;

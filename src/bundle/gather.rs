@@ -79,7 +79,15 @@ impl Gathered {
             self.recovery = Some(path.to_owned());
             return Ok(());
         }
-        let kind = Volume::read(path).map_err(|source| BundleError::Io { path: path.to_owned(), source })?;
+        let kind = match Volume::read(path) {
+            Err(source)
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) =>
+            {
+                return Err(BundleError::Io { path: path.to_owned(), source });
+            }
+            // What cannot be read of a medium is as good as damaged.
+            read => read.unwrap_or_else(|source| Kind::Damaged(source.to_string())),
+        };
         let Kind::Volume(volume) = kind else {
             self.bundles.push(Pending::File(path.to_owned()));
             return Ok(());

@@ -308,11 +308,8 @@ fn copy_blobs(bundle: &Bundle, writer: &Writer, options: &ImportOptions<'_>) -> 
                     copied.blobs += 1;
                     copied.bytes += bytes;
                 }
-                Err(ImportError::Store(StoreError::WrongDigest { .. })) => {
-                    copied.damage.push(bundle.damage(blob, entry));
-                }
                 // What cannot be read is as good as damaged.
-                Err(ImportError::Bundle(_)) if options.keep_going => {
+                Err(ImportError::Store(StoreError::WrongDigest { .. }) | ImportError::Bundle(_)) => {
                     copied.damage.push(bundle.damage(blob, entry));
                 }
                 Err(error) => {

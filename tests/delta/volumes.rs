@@ -17,18 +17,18 @@ use crate::support::{
 };
 
 const FAILED: i32 = 1;
-const USAGE: i32 = 2;
-const UNVERIFIED: i32 = 3;
-const INCOMPLETE: i32 = 4;
+pub(crate) const USAGE: i32 = 2;
+pub(crate) const UNVERIFIED: i32 = 3;
+pub(crate) const INCOMPLETE: i32 = 4;
 
 /// A bundle of twelve small images, locked, and the registry that has them.
-struct Carrier {
-    site: Site,
-    upstream: Serve,
+pub(crate) struct Carrier {
+    pub(crate) site: Site,
+    pub(crate) upstream: Serve,
 }
 
 impl Carrier {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let images: Vec<String> = (1..=12).map(|n| format!("registry.k8s.io/part{n}:1.0")).collect();
         let definition = format!(
             "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {{name: plant-7}}\nspec:\n  nodes: [linux/amd64]\n  \
@@ -41,12 +41,12 @@ impl Carrier {
         Self { site, upstream }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.site.path(name)
     }
 
     /// Builds volumes into a directory of their own.
-    fn volumes(&self) -> Vec<PathBuf> {
+    pub(crate) fn volumes(&self) -> Vec<PathBuf> {
         fs::create_dir_all(self.path("usb")).unwrap();
         let mut command = self.site.build(self.upstream.address(), &self.path("usb/plant.tar"));
         let said = command.args(["--volume-size", "150kB", "--format", "json"]).succeed();
@@ -54,7 +54,7 @@ impl Carrier {
         built["files"].as_array().unwrap().iter().map(|path| path.as_str().unwrap().into()).collect()
     }
 
-    fn import(&self, bundle: &Path) -> std::process::Command {
+    pub(crate) fn import(&self, bundle: &Path) -> std::process::Command {
         self.site.import(bundle, &self.path("store"))
     }
 
@@ -66,7 +66,7 @@ impl Carrier {
     }
 }
 
-fn flip(path: &Path, offset: u64) {
+pub(crate) fn flip(path: &Path, offset: u64) {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).unwrap();
