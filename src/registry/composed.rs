@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use crate::oci::{Digest, RepositoryName};
 use crate::store::{Blob, Content, ContentError};
 
-use super::body::BlobReader;
 use super::extras::Piece;
+use super::reader::BlobReader;
 use super::splice::Splices;
 
 /// Sends a stretch of a composed file. One blob is open at a time.
@@ -51,6 +51,10 @@ impl Composed {
         Self { content, spans, left, opening: None, reader: None, splices: None }
     }
 
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(unreachable_code, reason = "no connection can do that elsewhere")
+    )]
     pub(super) fn splice(&mut self, splices: &Splices) {
         self.splices = Some(splices.clone());
     }

@@ -37,6 +37,7 @@ mod path;
 mod pipe;
 mod pull;
 mod range;
+mod reader;
 mod receive;
 mod request;
 mod route;
