@@ -43,10 +43,10 @@ fn change_files(files: &mut Archive, rng: &mut Rng) {
         3 => files.parts.push(Part::file(name, content)),
         4 => {
             // Two files change their names.
-            let (one, two) = (files.parts[at].path(), files.parts[other].path());
-            let content = files.parts[other].content.clone();
-            files.parts[other] = Part::file(&two, files.parts[at].content.clone());
-            files.parts[at] = Part::file(&one, content);
+            files.parts[at].content = files.parts[other].content.clone();
+            files.parts[other].content = content;
+            files.parts[at].seal();
+            files.parts[other].seal();
         }
         5 | 6 => {
             let len = 2 + 4 * rng.usize(..5);

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use dray::bundle::{Bundle, BundleError, Making, Media, Recovery, RepairError, Volume};
 use dray::oci::Digest;
+use dray::trust::{Policy, PrivateKey, Signatures};
 
 use super::archive::Archive;
 use super::bundle::{check_against, open, signed, with_file};
@@ -103,8 +104,28 @@ pub fn accepted(data: &[u8]) -> (usize, usize) {
                 Err(error) => refused(&error),
             }
         }
+        if whole > 0 {
+            signable(folder, &paths);
+        }
         (good, whole)
     })
+}
+
+/// What passes as a bundle can be signed, and each volume of it is whole afterwards if all were before.
+fn signable(folder: &Path, paths: &[PathBuf]) {
+    let is_whole = |path: &PathBuf| Volume::open(path).is_ok_and(|volume| volume.verify(&|_| ()).is_ok());
+    let whole: Vec<&PathBuf> = paths.iter().filter(|path| is_whole(path)).collect();
+    let Ok(bundle) = Bundle::open(folder) else { return };
+    let signatures = bundle.signatures().map_or(0, |signatures| signatures.simple().signatures().len());
+    if signatures == Signatures::MAX {
+        return;
+    }
+    let key = PrivateKey::generate();
+    let policy = Policy::new(vec![key.public()], 1).expect("one key for one signature");
+    let signed =
+        dray::bundle::sign(folder, |claim| Signatures::create(&[key], claim)).expect("it can be signed");
+    signed.check_signatures(&policy).expect("it was just signed");
+    assert!(whole.iter().all(|path| is_whole(path)), "a signature damaged a volume");
 }
 
 /// What is wrong is the content, or what there is of it, never the system that reads it.

@@ -169,7 +169,7 @@ impl Bundle {
         let plan = Plan::new(&lock, mtime).map_err(|error| media.malformed(0, error.to_string()))?;
         let tail = Tail::new(&lock, &plan, signatures.as_ref());
         compare_tail(&media, &plan, &tail)?;
-        check_set(&media, &lock, &tail)?;
+        check_set(&media, &lock, &plan, &tail)?;
         Ok(Self { media, lock, plan, tail, claim, signatures })
     }
 
@@ -270,12 +270,22 @@ impl Bundle {
     }
 }
 
-/// Makes sure that volumes are of the bundle that they say they are of.
-fn check_set(media: &Media, lock: &Lock, tail: &Tail) -> Result<(), BundleError> {
+/// Makes sure that volumes are of the bundle that they say they are of, and that the last has the whole tail where it says:
+/// there a signature is written.
+fn check_set(media: &Media, lock: &Lock, plan: &Plan, tail: &Tail) -> Result<(), BundleError> {
     let fits = media.set().is_none_or(|set| {
         set.name == lock.name && set.sequence == lock.sequence && set.digest == tail.index.digest
     });
-    if fits { Ok(()) } else { Err(media.malformed(0, "the volumes are not of the bundle that they name")) }
+    if !fits {
+        return Err(media.malformed(0, "the volumes are not of the bundle that they name"));
+    }
+    let place = media.last_volume().and_then(|volume| volume.header().tail.as_ref());
+    match place {
+        Some(place) if place.offset != plan.tail => {
+            Err(media.malformed(plan.tail, "the tail does not begin where the last volume says"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Compares the end of the bundle with what its lock and its signatures make.

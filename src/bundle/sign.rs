@@ -32,7 +32,7 @@ pub fn sign(
     let signatures = bundle.signatures().cloned().unwrap_or_default().with(make(bundle.claim())?)?;
     let plan = Plan::new(bundle.lock(), bundle.mtime())?;
     let tail = Tail::new(bundle.lock(), &plan, Some(&signatures));
-    let copies = recovery_patches(&bundle, &tail);
+    let copies = recovery_patches(&bundle, &plan, &tail);
     let (target, patches) = patches(&bundle, &plan, tail);
     rewrite(&target, &patches)?;
     // A copy that is not reached is that of a bundle with fewer signatures, and as whole as the new one.
@@ -41,7 +41,7 @@ pub fn sign(
 }
 
 /// Which recovery files lie beside the bundle, and what is written to them to keep their copies of the tail.
-fn recovery_patches(bundle: &Bundle, tail: &Tail) -> Vec<(PathBuf, Vec<Patch>)> {
+fn recovery_patches(bundle: &Bundle, plan: &Plan, tail: &Tail) -> Vec<(PathBuf, Vec<Patch>)> {
     let media = bundle.media();
     let set = media.set().cloned().unwrap_or_else(|| {
         let lock = bundle.lock();
@@ -51,7 +51,11 @@ fn recovery_patches(bundle: &Bundle, tail: &Tail) -> Vec<(PathBuf, Vec<Patch>)> 
     let output = parse_path(file).map_or_else(|| file.to_owned(), |(output, ..)| output);
     let found = volumes_of(&parity_output(&output)).into_iter();
     let opened = found.filter_map(|path| Recovery::open(&path).ok().flatten());
-    let ours = opened.filter(|recovery| recovery.header.layout.set == set);
+    // The head says how long the recovery blocks may be, behind which the copy is written.
+    let ours = opened.filter(|recovery| {
+        let layout = &recovery.header.layout;
+        layout.set == set && layout.head == plan.tail
+    });
     ours.map(|recovery| (recovery.path.clone(), tail_patches(&recovery.header, &tail.bytes))).collect()
 }
 

@@ -1,6 +1,7 @@
 //! Bundles in volumes: built, interrupted, joined, damaged, mixed up and signed.
 
 use super::*;
+use crate::bundle::volume::TailPlace;
 use crate::oci::Hasher;
 use crate::store::Blob;
 
@@ -224,6 +225,29 @@ fn signing_changes_the_last_volume_only() {
     assert!(std::fs::metadata(&volumes.paths[2]).unwrap().len() < SIZE, "there is room for signatures");
     assert_eq!(names(volumes.dir.path()), ["a.1of3.tar", "a.2of3.tar", "a.3of3.tar"]);
     volumes.verify().unwrap();
+}
+
+#[test]
+fn the_tail_lies_where_the_last_volume_says() {
+    let volumes = Volumes::new();
+    let path = &volumes.paths[2];
+    let header = Volume::open(path).unwrap().header().clone();
+    let place = header.tail.clone().unwrap();
+    // One block less of the head, and all digests are right.
+    let good = std::fs::read(path).unwrap();
+    let part = usize::try_from(header.prefix_len()).unwrap();
+    let mut lie = header.clone();
+    lie.blocks.pop();
+    let offset = lie.offset + lie.block_size * lie.blocks.len() as u64;
+    let from = part + usize::try_from(offset - lie.offset).unwrap();
+    let end = part + usize::try_from(lie.length).unwrap();
+    lie.tail = Some(TailPlace { offset, digest: Digest::sha256(&good[from..end]) });
+    assert!(offset < place.offset);
+    std::fs::write(path, [&lie.to_bytes(0), &good[part..]].concat()).unwrap();
+    Volume::open(path).unwrap().verify(&|_| ()).unwrap();
+    let error = volumes.verify().unwrap_err().to_string();
+    assert!(error.contains("the tail does not begin where the last volume says"), "{error}");
+    sign_by(path, &PrivateKey::generate()).unwrap_err();
 }
 
 #[test]
