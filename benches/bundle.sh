@@ -3,6 +3,7 @@
 #
 #   benches/bundle.sh            a bundle of 2 GB, 5 rounds
 #   SIZE_MB=500 ROUNDS=3 benches/bundle.sh
+#   IMGPKG=/usr/local/bin/imgpkg benches/bundle.sh     with imgpkg beside them (https://github.com/carvel-dev/imgpkg)
 #
 # Prints a table with medians over the rounds; the candidates take turns within a round, so that a busy machine is as
 # unfair to one as to the other, and the ratios hold where the seconds do not. Needs Debian's docker-registry, skopeo,
@@ -29,7 +30,28 @@ measure_serve() {
   stop "$server"
 }
 
+# What imgpkg is told to carry: the same images of the same registry.
+imgpkg_lock() {
+  local number
+  printf 'apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n'
+  # shellcheck disable=SC2154 # make_upstream sets it
+  for number in $(seq "$IMAGES"); do
+    jq -r --arg n "$number" --arg r "$upstream/$REPOSITORY" \
+      '.manifests[] | select(.annotations[] == $n) | "- image: \($r)@\(.digest)"' "$work/layout/index.json"
+  done
+}
+
+# Out of the registry into imgpkg's file, and out of that into a registry.
+measure_imgpkg() {
+  measure imgpkg-save "$work/saved" "$IMGPKG" copy --lock "$work/images.yml" --to-tar "$work/saved/images.tar"
+  start_registry "$work/peer"
+  measure imgpkg-load "$work/peer" "$IMGPKG" copy --tar "$work/saved/images.tar" --to-repo "$address/app"
+  stop "$server"
+  rm -rf "$work/peer" "$work/saved"
+}
+
 make_upstream
+[[ -z ${IMGPKG:-} ]] || imgpkg_lock >"$work/images.yml"
 
 for round in $(seq "$ROUNDS"); do
   say "round $round of $ROUNDS"
@@ -51,7 +73,14 @@ for round in $(seq "$ROUNDS"); do
   rm -rf "$work/peer"
 
   measure_serve
+  [[ -z ${IMGPKG:-} ]] || measure_imgpkg
 done
+
+rows_of_imgpkg() {
+  [[ ${IMGPKG:-} ]] || return 0
+  row "imgpkg copy --to-tar, from a registry" imgpkg-save cp
+  row "imgpkg copy --tar into a registry" imgpkg-load cp
+}
 
 size=$(stat -c %s "$work/built/bundle.tar")
 cat <<TABLE
@@ -65,6 +94,7 @@ $(row "dray build, from a registry" build cp)
 $(row "dray import" import cp)
 $(row "skopeo copy --all into a registry" skopeo cp)
 $(row "dray serve --bundle: first answer" serve cp)
+$(rows_of_imgpkg)
 
 import is $(awk "BEGIN {printf \"%.1f\", $(median skopeo 1) / $(median import 1)}") × as fast as skopeo copy --all into docker-registry.
 Disk of serve --bundle is what it wrote while it answered a manifest and a layer.
