@@ -338,17 +338,45 @@ fn a_damaged_blob_never_leaves_a_bundle_that_is_served() {
         .unwrap();
     flip(&bundle, offset);
 
-    let key = site.path("plant.pub");
-    let serve = Serve::start(&["--bundle", bundle.to_str().unwrap(), "--trust", key.to_str().unwrap()]);
-    let status = |reference: &str| {
+    let serve = serve_in_place(&site, &bundle);
+    let of = |reference: &str| {
         let (repository, _) = reference.rsplit_once(':').unwrap();
-        let mut stream = TcpStream::connect(serve.address()).unwrap();
-        let path = format!("/v2/{repository}/blobs/{}", layer(reference));
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: site\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        String::from_utf8_lossy(&answer[..12]).into_owned()
+        status(&serve, &format!("/v2/{repository}/blobs/{}", layer(reference)))
     };
-    assert_eq!(status(SINGLE), "HTTP/1.1 200");
-    assert_eq!(status(PACKAGE), "HTTP/1.1 500");
+    assert_eq!(of(SINGLE), "HTTP/1.1 200");
+    assert_eq!(of(PACKAGE), "HTTP/1.1 500");
+}
+
+/// `dray serve` of a bundle as it is.
+fn serve_in_place(site: &Site, bundle: &Path) -> Serve {
+    let key = site.path("plant.pub");
+    Serve::start(&["--bundle", bundle.to_str().unwrap(), "--trust", key.to_str().unwrap()])
+}
+
+/// What the answer to a request for `path` begins with.
+fn status(serve: &Serve, path: &str) -> String {
+    let mut stream = TcpStream::connect(serve.address()).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: site\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..12]).into_owned()
+}
+
+/// As when somebody pulls out the disk with the bundle, and puts it back.
+#[test]
+fn a_bundle_that_cannot_be_read_for_a_while_is_served_again() {
+    let upstream = upstream::start();
+    let site = Site::new(&definition(&[SINGLE]));
+    let bundle = site.bundle(upstream.address());
+    let bytes = fs::read(&bundle).unwrap();
+    let serve = serve_in_place(&site, &bundle);
+    let (repository, tag) = SINGLE.rsplit_once(':').unwrap();
+    let manifest = format!("/v2/{repository}/manifests/{tag}");
+    let file = OpenOptions::new().write(true).open(&bundle).unwrap();
+    file.set_len(0).unwrap();
+    assert_eq!(status(&serve, &manifest), "HTTP/1.1 500");
+    assert_eq!(status(&serve, "/readyz"), "HTTP/1.1 503");
+    fs::write(&bundle, &bytes).unwrap();
+    assert_eq!(status(&serve, &manifest), "HTTP/1.1 200");
+    assert_eq!(status(&serve, "/readyz"), "HTTP/1.1 200");
 }

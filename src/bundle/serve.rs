@@ -2,12 +2,11 @@
 //! leaves.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 
 use bytes::Bytes;
 
 use super::import::hosted;
-use super::read::{Bundle, BundleError};
+use super::read::Bundle;
 use crate::oci::{Descriptor, Digest, Document, RepositoryName, Tag};
 use crate::resolve::LockedImage;
 use crate::store::{Blob, Content, ContentError, HostedFile, Manifest, Stamp, Usage, Verified};
@@ -218,18 +217,15 @@ impl Content for ServedBundles {
     fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Manifest>, ContentError> {
         let found = self.repositories.get(name).and_then(|repository| repository.manifests.get(digest));
         let Some((nth, media_type)) = found else { return Ok(None) };
-        let stamp = self.stamps[*nth];
         match self.bundles[*nth].manifest_bytes(digest) {
             Ok(bytes) => {
                 self.verified.note_readable(digest);
                 Ok(Some(Manifest { media_type: media_type.clone(), bytes }))
             }
-            Err(error @ BundleError::Io { .. }) => {
-                self.verified.note_unreadable(digest, stamp);
-                Err(io::Error::other(error).into())
-            }
-            Err(_) => {
-                self.verified.note(digest, stamp, false);
+            // It is read anew for the next one who asks, when the medium may give it again.
+            Err(error) => {
+                tracing::error!("{error}");
+                self.verified.note_unreadable(digest, self.stamps[*nth]);
                 Err(ContentError::Damaged(digest.clone()))
             }
         }

@@ -81,6 +81,30 @@ fn what_is_missing_is_locked_on_the_other_side_and_imported() {
 }
 
 #[test]
+fn the_names_of_a_site_are_told_by_flags() {
+    let site = Site::new("");
+    let images = ["docker.io/library/nginx:1.27", "quay.io/k0sproject/pause:3.9"].map(str::to_owned);
+    drop(shelf::serve(&site.path("store"), &images));
+    let store = site.path("store");
+    let flags = ["--host", "hub.site.local=docker.io,q.site.local=quay.io", "--prefix", "infra,old/k0s"];
+    let (_server, address) = serve(&[&flags[..], &["--store", store.to_str().unwrap()]].concat());
+    let status = |host: &str, target: &str| {
+        Connection::open(address).request("HEAD", target, &[("Host", host)], b"").status
+    };
+    assert_eq!(status("hub.site.local", "/v2/nginx/manifests/1.27"), 200);
+    assert_eq!(status("q.site.local", "/v2/k0sproject/pause/manifests/3.9"), 200);
+    assert_eq!(status("q.site.local", "/v2/nginx/manifests/1.27"), 200, "the only one of that name");
+    for prefix in ["infra", "old/k0s", "infra/old/k0s/infra"] {
+        let target = format!("/v2/{prefix}/k0sproject/pause/manifests/3.9");
+        assert_eq!(status("site:5000", &target), 200, "{target}");
+    }
+    assert_eq!(status("site:5000", "/v2/other/k0sproject/pause/manifests/3.9"), 404);
+    let mut wrong = dray();
+    wrong.args(["serve", "--listen", "127.0.0.1:0", "--host", "hub.site.local", "--store"]).arg(&store);
+    wrong.fail_with(2).says(&["NAME=HOST"]);
+}
+
+#[test]
 fn the_access_log_is_text_or_json() {
     let site = Site::new("");
     let store = site.path("store");
