@@ -34,9 +34,11 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> 
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::failed)?;
     let result = runtime.block_on(async {
         tokio::select! {
-            result = future => result,
+            // Listening begins when this is first asked for: that must be before the work does anything.
+            biased;
             _ = tokio::signal::ctrl_c() => Err(CliError::new(Kind::Interrupted, "interrupted")
                 .hint("run the same command again to continue")),
+            result = future => result,
         }
     });
     // Threads that still read or write must not hold up the end of an interrupted process.

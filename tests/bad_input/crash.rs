@@ -13,7 +13,7 @@ use std::{
 };
 
 use dray::{
-    bundle::Bundle,
+    bundle::{Bundle, Media, Recovery, Volume},
     oci::{Descriptor, Digest, Document, RepositoryName, Tag},
     resolve::{Lock, LockedRelease},
     store::{Content as _, Store},
@@ -55,7 +55,18 @@ struct Scenario<'a> {
     check: &'a dyn Fn(&Path),
     /// Panics if something is left that costs space for good.
     reclaim: &'a dyn Fn(&Path),
+    /// How many kills are tried, unless the environment says otherwise.
+    points: usize,
+    /// What it is killed by, in turn.
+    signals: &'a [&'static str],
 }
+
+/// What no program can catch, as when the power goes.
+const KILL: &str = "KILL";
+/// Ctrl-C.
+const INTERRUPT: &str = "INT";
+/// The exit code after [`INTERRUPT`].
+const INTERRUPTED: i32 = 130;
 
 impl Scenario<'_> {
     /// Kills the command again and again, and says how often.
@@ -68,7 +79,7 @@ impl Scenario<'_> {
         (self.check)(&undisturbed);
         let expected = files(&undisturbed);
 
-        let wanted = std::env::var("DRAY_CRASH_POINTS").map_or(POINTS, |text| text.parse().unwrap());
+        let wanted = std::env::var("DRAY_CRASH_POINTS").map_or(self.points, |text| text.parse().unwrap());
         let calls = self.calls(&work);
         let mut kills: Vec<Kill> = spread(&calls, wanted * 4 / 5).cloned().collect();
         let timed = wanted.saturating_sub(kills.len());
@@ -81,7 +92,10 @@ impl Scenario<'_> {
         let mut killed = 0;
         for (nth, kill) in kills.iter().enumerate() {
             let dir = self.copy(&work, "killed");
-            killed += usize::from(self.kill(&dir, kill));
+            // The loader opens files, too, before the program is there to listen.
+            let loads = matches!(kill, Kill::Call(call, _) if call == "openat");
+            let signal = if loads { KILL } else { self.signals[nth % self.signals.len()] };
+            killed += usize::from(self.kill(&dir, kill, signal));
             (self.check)(&dir);
             if nth % 4 == 3 {
                 (self.reclaim)(&dir);
@@ -101,8 +115,9 @@ impl Scenario<'_> {
         }
         // A few are over before their time, and threads share their work differently each time.
         assert!(killed * 2 > kills.len(), "{}: only {killed} of {} were killed", self.name, kills.len());
+        let how = if self.signals.contains(&INTERRUPT) { "killed or interrupted" } else { "killed" };
         format!(
-            "crashes survived: {} killed {killed} times, of {} places where it writes and {timed} times in between",
+            "crashes survived: {} {how} {killed} times, of {} places where it writes and {timed} times in between",
             self.name,
             calls.len()
         )
@@ -140,20 +155,30 @@ impl Scenario<'_> {
     }
 
     /// Runs the command and kills it. Whether it was killed before it had ended.
-    fn kill(&self, dir: &Path, kill: &Kill) -> bool {
+    fn kill(&self, dir: &Path, kill: &Kill, signal: &str) -> bool {
         let mut command = (self.command)(dir);
-        match kill {
+        let code = match kill {
             Kill::Call(call, nth) => {
-                let inject = format!("inject={call}:signal=KILL:when={nth}");
-                strace(&command, Path::new("/dev/null"), &["-e", &inject]).finish().code != 0
+                let inject = format!("inject={call}:signal={signal}:when={nth}");
+                strace(&command, Path::new("/dev/null"), &["-e", &inject]).finish().code
             }
             Kill::After(time) => {
                 let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
                 std::thread::sleep(*time);
-                child.kill().unwrap();
-                !child.wait().unwrap().success()
+                Command::new("sh")
+                    .args(["-c", r#"kill -s "$1" "$2""#, "sh", signal, &child.id().to_string()])
+                    .finish();
+                // What ends a program that has not begun to listen to it is the signal itself.
+                child.wait().unwrap().code().unwrap_or(INTERRUPTED)
             }
+        };
+        if signal == INTERRUPT {
+            assert!([0, INTERRUPTED].contains(&code), "{}: {kill:?}: ended with {code}", self.name);
+            let left = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+            let left: Vec<_> = left.filter(|path| path.extension().is_some_and(|e| e == "repair")).collect();
+            assert!(left.is_empty(), "{}: {kill:?}: left {left:?}", self.name);
         }
+        code != 0
     }
 }
 
@@ -322,6 +347,8 @@ fn a_build_that_is_killed_leaves_the_old_bundle_or_the_new() {
             assert!(found == old || found == new, "neither the old bundle nor the new one");
         },
         reclaim: &|_| (),
+        points: POINTS,
+        signals: &[KILL],
     };
     println!("{}", scenario.run());
 }
@@ -363,6 +390,8 @@ fn an_import_that_is_killed_has_brought_all_or_nothing() {
                 assert_eq!(files(&store).len(), pruned.len());
             }
         },
+        points: POINTS,
+        signals: &[KILL],
     };
     println!("{}", scenario.run());
 }
@@ -385,6 +414,8 @@ fn a_prune_that_is_killed_leaves_whole_images_and_the_next_one_takes_the_rest() 
             assert!(kept.iter().all(|(tag, target)| tags.get(tag) == Some(target)), "a kept image is gone");
         },
         reclaim: &|_| (),
+        points: POINTS,
+        signals: &[KILL],
     };
     println!("{}", scenario.run());
 }
@@ -411,6 +442,86 @@ fn a_signing_that_is_killed_is_finished_and_nothing_half_signed_passes() {
             assert!(world.is_good(&bundle) || dir.join("bundle.tar.tail").exists());
         },
         reclaim: &|_| (),
+        points: POINTS,
+        signals: &[KILL],
+    };
+    println!("{}", scenario.run());
+}
+
+/// Builds `bundle` in volumes, with recovery files.
+fn build_protected(world: &World, bundle: &Path) -> Command {
+    let mut build = world.build(bundle);
+    build.args(["--volume-size", "220kB", "--parity", "60%"]);
+    build
+}
+
+#[test]
+fn a_build_of_volumes_that_is_killed_or_interrupted_names_only_what_is_whole() {
+    let world = World::new();
+    // The volumes of an older release are to be replaced.
+    world.lock(1, BEFORE, "v1");
+    build_protected(&world, &world.state().join("plant.tar")).succeed();
+    world.lock(2, AFTER, "v2");
+    let scenario = Scenario {
+        name: "build with parity",
+        state: &world.state(),
+        command: &|dir| build_protected(&world, &dir.join("plant.tar")),
+        check: &|dir| {
+            for (path, _) in files(dir) {
+                let path = dir.join(path);
+                if path.extension().is_some_and(|extension| extension == "tar") {
+                    match Recovery::open(&path).unwrap() {
+                        Some(recovery) => recovery.verify(&|_| ()).unwrap(),
+                        None => Volume::open(&path).unwrap().verify(&|_| ()).unwrap(),
+                    }
+                }
+            }
+            // While they are being named there are some of both, and then they are no bundle.
+            let media = Media::open(&dir.join("plant.tar"));
+            if media.is_ok_and(|media| media.absent().is_empty()) {
+                assert!(world.is_good(&dir.join("plant.tar")));
+            }
+        },
+        reclaim: &|_| (),
+        points: 8,
+        signals: &[KILL, INTERRUPT],
+    };
+    println!("{}", scenario.run());
+}
+
+#[test]
+fn a_repair_that_is_killed_or_interrupted_leaves_each_file_as_it_was_or_whole() {
+    let world = World::new();
+    world.lock(1, BEFORE, "v1");
+    build_protected(&world, &world.state().join("plant.tar")).succeed();
+    let good = files(&world.state());
+    let volumes: Vec<PathBuf> = good.keys().map(|path| world.state().join(path)).collect();
+    let (lost, damaged) = (&volumes[1], [&volumes[0], volumes.last().unwrap()]);
+    fs::remove_file(lost).unwrap();
+    for path in damaged {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[60_000..64_000].fill(0xaa);
+        fs::write(path, bytes).unwrap();
+    }
+    let before = files(&world.state());
+    let scenario = Scenario {
+        name: "repair",
+        state: &world.state(),
+        command: &|dir| {
+            let mut repair = dray();
+            repair.arg("repair").arg(dir);
+            repair
+        },
+        check: &|dir| {
+            for (path, digest) in files(dir) {
+                let unnamed = path.extension().is_some_and(|extension| extension == "repair");
+                let known = good.get(&path) == Some(&digest) || before.get(&path) == Some(&digest);
+                assert!(unnamed || known, "{} is neither what it was nor whole", path.display());
+            }
+        },
+        reclaim: &|_| (),
+        points: 8,
+        signals: &[KILL, INTERRUPT],
     };
     println!("{}", scenario.run());
 }
