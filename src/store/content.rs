@@ -130,6 +130,10 @@ impl Blob {
     }
 
     /// The open file that has the byte at `position`; none at the end of the blob.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "no connection sends from files elsewhere")
+    )]
     pub(crate) fn stretch_at(&self, position: u64) -> io::Result<Option<Stretch<'_>>> {
         self.bytes.stretch_at(position)
     }
