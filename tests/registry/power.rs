@@ -133,10 +133,14 @@ fn what_was_acknowledged_survives_a_power_failure() {
 
     let calls = calls(&fs::read_to_string(&trace).unwrap());
     assert_eq!(judge(&store, calls.clone()), Ok(9));
-    // Without the syncs the judge finds what would be lost.
-    let is_sync = |call: &String| call.starts_with("fsync") && !call.contains("/uploads>");
-    let syncs = calls.iter().filter(|call| is_sync(call)).count();
-    assert!(syncs >= 15, "{syncs}");
-    let without_syncs = calls.iter().filter(|call| !is_sync(call)).cloned();
-    assert!(judge(&store, without_syncs).unwrap_err().contains("could be lost at"));
+    // The judge finds what would be lost without a sync. Some are made twice, such as that of a folder two files went into.
+    let syncs: Vec<usize> = (0..calls.len())
+        .filter(|nth| calls[*nth].starts_with("fsync") && !calls[*nth].contains("/uploads>"))
+        .collect();
+    let without = |nth: &usize| {
+        let others = calls.iter().enumerate().filter(|(other, _)| other != nth);
+        judge(&store, others.map(|(_, call)| call.clone()))
+    };
+    let needed = syncs.iter().filter(|nth| without(nth).is_err()).count();
+    assert!(needed >= 15 && needed * 3 > syncs.len() * 2, "{needed} of {}", syncs.len());
 }
