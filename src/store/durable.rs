@@ -30,29 +30,22 @@ pub fn write_file(destination: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Gives what was just made at `path` to the owner of the folder that it is in. Only root makes things in folders of others:
-/// whoever imports as root into the store of a service leaves nothing there that the service cannot change.
+/// whoever imports as root into the store of a service leaves nothing there that the service cannot change. Where it cannot
+/// be given away, it stays as it is.
 #[cfg(unix)]
-pub(super) fn adopt(path: &Path) -> io::Result<()> {
+pub(super) fn adopt(path: &Path) {
     use std::os::unix::fs::{MetadataExt as _, chown};
 
-    let Some(folder) = path.parent() else { return Ok(()) };
-    let (made, folder) = (fs::symlink_metadata(path)?, fs::metadata(folder)?);
-    if made.uid() == folder.uid() {
-        return Ok(());
-    }
-    match chown(path, Some(folder.uid()), Some(folder.gid())) {
-        // Nor need it be given away where that is not allowed.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        other => other,
+    let Some(folder) = path.parent().and_then(|folder| folder.metadata().ok()) else { return };
+    let Ok(made) = path.symlink_metadata() else { return };
+    if made.uid() != folder.uid() {
+        let _ = chown(path, Some(folder.uid()), Some(folder.gid()));
     }
 }
 
 /// Windows has rights that folders hand down.
 #[cfg(not(unix))]
-#[expect(clippy::unnecessary_wraps, reason = "it is not so elsewhere")]
-pub(super) fn adopt(_path: &Path) -> io::Result<()> {
-    Ok(())
-}
+pub(super) fn adopt(_path: &Path) {}
 
 /// A file in `directory` that is removed unless it gets a name. Who may read it is left to the process' umask, because
 /// the one who imports need not be the one who serves.
@@ -62,7 +55,7 @@ pub(super) fn temporary_file(directory: &Path) -> io::Result<NamedTempFile> {
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let file = builder.tempfile_in(directory)?;
-    adopt(file.path())?;
+    adopt(file.path());
     Ok(file)
 }
 
@@ -123,7 +116,7 @@ impl Dirty {
         for folder in missing.into_iter().rev() {
             // Another process may have been quicker.
             fs::create_dir_all(folder)?;
-            adopt(folder)?;
+            adopt(folder);
         }
         self.0.insert(parent.to_owned());
         Ok(())

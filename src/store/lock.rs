@@ -84,7 +84,7 @@ impl Store {
             .write(true)
             .open(self.layout().lock())?
             .into_file();
-        adopt(&self.layout().lock())?;
+        adopt(&self.layout().lock());
         loop {
             match file.try_lock() {
                 Ok(()) => break,
@@ -96,8 +96,9 @@ impl Store {
         // A courtesy to others. There may be no room for it, and then this writer may be the one to make some.
         let holder = self.layout().lock_holder();
         let words = format!("{purpose} (process {})", std::process::id());
-        if fs::write(&holder, words).and_then(|()| adopt(&holder)).is_err() {
-            let _ = fs::remove_file(&holder);
+        match fs::write(&holder, words) {
+            Ok(()) => adopt(&holder),
+            Err(_) => _ = fs::remove_file(&holder),
         }
         Ok(file)
     }

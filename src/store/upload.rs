@@ -61,7 +61,7 @@ impl Store {
         for made in
             [self.layout().uploads(), directory.clone(), about_file(&directory), data_file(&directory)]
         {
-            adopt(&made)?;
+            adopt(&made);
         }
         let upload = Upload {
             store: self.clone(),

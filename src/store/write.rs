@@ -228,7 +228,7 @@ impl Batch<'_> {
             if !path.try_exists()? {
                 dirty.create_parent(path)?;
                 fs::File::create(path)?;
-                adopt(path)?;
+                adopt(path);
             }
         }
         for staged in self.staged {
