@@ -9,7 +9,7 @@ const MADE: u64 = 3_000;
 /// The same for targets that write each input to a file.
 const MADE_OF_FILES: u64 = 600;
 /// The same for targets that write several, and more than once.
-const MADE_OF_SETS: u64 = 200;
+const MADE_OF_SETS: u64 = 100;
 /// The largest input that is made.
 const LIMIT: usize = 100_000;
 

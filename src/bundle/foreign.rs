@@ -21,15 +21,14 @@ pub(super) enum Role {
 /// Says what the file at `path` is, if that is something of its own: not what is left of the file of `set` that is for
 /// `role`.
 pub(super) fn foreign(path: &Path, set: &SetName, role: Role) -> Option<String> {
+    // One that is damaged at its begin is known by its end.
+    if let Ok(Some(recovery)) = Recovery::open(path) {
+        let ours = recovery.header.layout.set == *set && Role::Recovery(recovery.number()) == role;
+        return (!ours).then(|| recovery.to_string());
+    }
     if Recovery::is_one(path) {
-        let ours = |recovery: &Recovery| {
-            recovery.header.layout.set == *set && Role::Recovery(recovery.number()) == role
-        };
-        return match Recovery::open(path) {
-            Ok(Some(recovery)) => (!ours(&recovery)).then(|| recovery.to_string()),
-            // Of which bundle nobody can tell any more.
-            _ => (!matches!(role, Role::Recovery(_))).then(|| "a recovery file".to_owned()),
-        };
+        // Of which bundle nobody can tell any more.
+        return (!matches!(role, Role::Recovery(_))).then(|| "a recovery file".to_owned());
     }
     if let Ok(Kind::Volume(volume)) = Volume::read(path) {
         let expected = volume.header().set == *set && Role::Volume(volume.number()) == role;

@@ -354,6 +354,20 @@ fn what_is_something_else_is_never_replaced() {
 }
 
 #[test]
+fn a_damaged_recovery_file_under_the_name_of_another_stays() {
+    let protected = Protected::with("100%", Some(VolumeSize::from_bytes(SIZE)));
+    let is_parity = |path: &&PathBuf| path.to_str().unwrap().contains("parity");
+    let parity: Vec<&PathBuf> = protected.paths.iter().filter(is_parity).collect();
+    std::fs::rename(parity[0], parity[1]).unwrap();
+    let mut bytes = std::fs::read(parity[1]).unwrap();
+    bytes[10] ^= 1;
+    std::fs::write(parity[1], &bytes).unwrap();
+    let RepairError::Recovery(error) = protected.repair().unwrap_err() else { panic!("the bundle is whole") };
+    assert!(matches!(*error, RepairError::Foreign { .. }), "{error}");
+    assert!(std::fs::read(parity[1]).unwrap() == bytes);
+}
+
+#[test]
 fn what_is_made_again_is_called_as_what_is_there() {
     let protected = Protected::with("100%", Some(VolumeSize::from_bytes(SIZE)));
     for path in protected.paths.iter().filter(|path| path.to_str().unwrap().contains("parity")) {
