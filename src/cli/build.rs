@@ -15,7 +15,7 @@ use url::Url;
 
 use super::error::{CliError, Kind};
 use super::inputs::{self, Allowances, Source};
-use super::output::human_bytes;
+use super::output::{counted, human_bytes};
 use super::runtime::{self, Context};
 use super::since::{self, Since};
 use super::upstream;
@@ -105,9 +105,9 @@ impl Build {
                 bytes => format!("; {} are left out, because the site has them", human_bytes(bytes)),
             };
             format!(
-                "{}: {} images, {}{continued}{left_out}\n{}",
+                "{}: {}, {}{continued}{left_out}\n{}",
                 names(&built.paths),
-                lock.images.len(),
+                counted(lock.images.len(), "image"),
                 human_bytes(built.size),
                 built.index.digest
             )

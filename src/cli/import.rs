@@ -10,7 +10,7 @@ use dray::store::{Store, StoreError};
 
 use super::error::{CliError, Kind};
 use super::inputs::{self, Trust};
-use super::output::{human_bytes, write_file};
+use super::output::{counted, human_bytes, write_file};
 use super::push;
 use super::runtime::{self, Context};
 
@@ -124,11 +124,11 @@ impl Import {
 fn line(record: &ImportRecord) -> String {
     let partial = if record.is_partial() { ", in part" } else { "" };
     format!(
-        "{} {}{partial}: {} images; {} blobs copied, {}\n",
+        "{} {}{partial}: {}; {} copied, {}\n",
         record.name,
         record.sequence,
-        record.images,
-        record.copied_blobs,
+        counted(record.images, "image"),
+        counted(record.copied_blobs, "blob"),
         human_bytes(record.copied_bytes)
     )
 }

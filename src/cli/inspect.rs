@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::inputs;
-use super::output::{human_bytes, table};
+use super::output::{counted, human_bytes, table};
 use super::runtime::Context;
 
 /// Say what is in a bundle: releases, node kinds, images, signatures, and the proof that it is complete
@@ -90,9 +90,9 @@ fn summary(bundle: &Bundle, signatures: &[(String, bool)]) -> String {
         vec![
             "content".into(),
             format!(
-                "{} images, {} blobs, {}",
-                lock.images.len(),
-                lock.blobs.len(),
+                "{}, {}, {}",
+                counted(lock.images.len(), "image"),
+                counted(lock.blobs.len(), "blob"),
                 human_bytes(bundle.len())
             ),
         ],
@@ -101,8 +101,8 @@ fn summary(bundle: &Bundle, signatures: &[(String, bool)]) -> String {
         rows.push(vec!["volumes".into(), bundle.volumes().to_string()]);
     }
     if !lock.requires.is_empty() {
-        let (blobs, bytes) = (lock.requires.len(), human_bytes(lock.required_bytes()));
-        rows.push(vec!["left out".into(), format!("{blobs} blobs, {bytes}, which the site must have")]);
+        let (blobs, bytes) = (counted(lock.requires.len(), "blob"), human_bytes(lock.required_bytes()));
+        rows.push(vec!["left out".into(), format!("{blobs}, {bytes}, which the site must have")]);
     }
     if let Some(expires) = lock.expires {
         rows.push(vec!["expires".into(), expires.to_string()]);
@@ -146,8 +146,8 @@ fn matrix(lock: &Lock) -> String {
             let row = lock.proof.iter().find(|row| row.release == release && row.node == *node);
             match row {
                 None => "-".to_owned(),
-                Some(row) if row.missing.is_empty() => format!("{} images", row.images),
-                Some(row) => format!("{} images, {} missing", row.images, row.missing.len()),
+                Some(row) if row.missing.is_empty() => counted(row.images, "image"),
+                Some(row) => format!("{}, {} missing", counted(row.images, "image"), row.missing.len()),
             }
         };
         rows.push(std::iter::once(release.to_owned()).chain(lock.nodes.iter().map(cell)).collect::<Vec<_>>());

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::inputs;
-use super::output::{human_bytes, write_file};
+use super::output::{counted, human_bytes, write_file};
 use super::runtime::Context;
 
 /// Write down what a store has, so that the next bundle can leave it out
@@ -53,9 +53,9 @@ impl InventoryCommand {
         context.output.result(&value, || {
             let signed = inventory.claimed_key().map_or_else(String::new, |key| format!("\nsigned by {key}"));
             format!(
-                "{}: {} blobs of the store {} in {}{signed}",
+                "{}: {} of the store {} in {}{signed}",
                 self.output.display(),
-                inventory.len(),
+                counted(inventory.len(), "blob"),
                 inventory.store(),
                 human_bytes(bytes.len() as u64)
             )

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::inputs::{self, Allowances};
-use super::output::{human_bytes, write_file};
+use super::output::{counted, human_bytes, write_file};
 use super::runtime::Context;
 
 /// Resolve a definition: which manifests and layers each node kind needs, to the digest
@@ -41,10 +41,10 @@ impl LockCommand {
         });
         context.output.result(&value, || {
             format!(
-                "{}: {} images, {} blobs, {}",
+                "{}: {}, {}, {}",
                 self.output.display(),
-                lock.images.len(),
-                lock.blobs.len(),
+                counted(lock.images.len(), "image"),
+                counted(lock.blobs.len(), "blob"),
                 human_bytes(lock.total_bytes())
             )
         })

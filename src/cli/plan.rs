@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::error::CliError;
 use super::inputs::{Allowances, Source};
-use super::output::{human_bytes, table};
+use super::output::{counted, human_bytes, table};
 use super::runtime::Context;
 use super::since::{self, Since};
 
@@ -66,7 +66,8 @@ impl Plan {
 
 impl Sizes {
     fn text(&self) -> String {
-        let mut text = format!("{}: {} in {} blobs", self.name, human_bytes(self.bytes), self.blobs);
+        let mut text =
+            format!("{}: {} in {}", self.name, human_bytes(self.bytes), counted(self.blobs, "blob"));
         if self.required > 0 {
             text.extend([format!(
                 "; {} without --since, of which the site has {}",

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::check::read_objects;
 use super::error::{CliError, Kind};
 use super::inputs;
-use super::output::human_bytes;
+use super::output::{counted, human_bytes};
 use super::runtime::Context;
 
 /// What a push may take from its first blob to its manifest.
@@ -125,12 +125,11 @@ impl Prune {
         let mut text: String = lines.flat_map(|line| [line, "\n".to_owned()]).collect();
         let files = match retention.files.len() {
             0 => String::new(),
-            1 => " and 1 file".to_owned(),
-            count => format!(" and {count} files"),
+            count => format!(" and {}", counted(count, "file")),
         };
         text.extend([format!(
-            "{} images kept, {}{files} {removed}; {} {freed}",
-            retention.kept.len(),
+            "{} kept, {}{files} {removed}; {} {freed}",
+            counted(retention.kept.len(), "image"),
             retention.removed.len(),
             human_bytes(retention.swept().bytes)
         )]);

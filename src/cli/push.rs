@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::error::{CliError, Kind};
 use super::inputs;
-use super::output::human_bytes;
+use super::output::{counted, human_bytes};
 use super::runtime::{Context, block_on};
 use super::upstream;
 
@@ -46,10 +46,11 @@ pub(crate) fn push(
     context.output.result(&result, || {
         let line = |image: &PushedImage| format!("{}\n", image.pushed);
         let mut text: String = result.images.iter().map(line).collect();
-        let (images, size) = (result.images.len(), human_bytes(total));
+        let (images, size) = (counted(result.images.len(), "image"), human_bytes(total));
         text.extend([format!(
-            "{images} images, {size}; {} blobs pushed, {} were there",
-            result.blobs, result.present
+            "{images}, {size}; {} pushed, {} were there",
+            counted(result.blobs, "blob"),
+            result.present
         )]);
         text
     })

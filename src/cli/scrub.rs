@@ -8,7 +8,7 @@ use dray::store::Store;
 use serde_json::json;
 
 use super::error::{CliError, Kind};
-use super::output::human_bytes;
+use super::output::{counted, human_bytes};
 use super::runtime::Context;
 
 /// How long to wait for a writer when something must be put aside.
@@ -36,7 +36,8 @@ impl Scrub {
             "missing": scrubbed.missing,
         });
         context.output.result(&value, || {
-            let mut text = format!("{} blobs, {} read\n", scrubbed.blobs, human_bytes(scrubbed.bytes));
+            let mut text =
+                format!("{}, {} read\n", counted(scrubbed.blobs, "blob"), human_bytes(scrubbed.bytes));
             text.extend(scrubbed.damaged.iter().map(|digest| format!("damaged  {digest}\n")));
             text.extend(scrubbed.missing.iter().map(|digest| format!("missing  {digest}\n")));
             text

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::error::{CliError, Kind};
 use super::inputs::{Trust, read_lock};
-use super::output::human_bytes;
+use super::output::{counted, human_bytes};
 use super::runtime::{self, Context};
 
 /// Check a bundle: its signatures, its structure, and every byte
@@ -92,9 +92,9 @@ impl Verify {
                     volumes => format!(" in {volumes} volumes"),
                 };
                 format!(
-                    "{}: good, {signed}; {} blobs, {}{volumes}\n",
+                    "{}: good, {signed}; {}, {}{volumes}\n",
                     bundle.path().display(),
-                    bundle.lock().blobs.len(),
+                    counted(bundle.lock().blobs.len(), "blob"),
                     human_bytes(bundle.len())
                 )
             };
