@@ -159,7 +159,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 }
 
 /// How many there are of a thing, as a person says it: `1 image`, `2 images`.
-pub(crate) fn counted<N: Display + PartialEq + From<u8>>(count: N, thing: &str) -> String {
+pub(crate) fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, thing: &str) -> String {
     let plural = if count == N::from(1) { "" } else { "s" };
     format!("{count} {thing}{plural}")
 }

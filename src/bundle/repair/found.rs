@@ -211,15 +211,15 @@ fn output_of(path: &Path) -> PathBuf {
 /// The volumes of a bundle: by what they say, or by their names.
 fn volume_targets(layout: &Layout, output: &Path, files: &[PathBuf]) -> Vec<Target> {
     let of = u32::try_from(layout.volumes.len()).expect("there are few volumes");
-    let said: BTreeMap<u32, PathBuf> = files
-        .iter()
-        .filter_map(|path| match Volume::read(path) {
-            Ok(Kind::Volume(volume)) if volume.header().set == layout.set => {
-                Some((volume.number(), path.clone()))
-            }
-            _ => None,
-        })
-        .collect();
+    let mut said: BTreeMap<u32, PathBuf> = BTreeMap::new();
+    for path in files {
+        if let Ok(Kind::Volume(volume)) = Volume::read(path)
+            && volume.header().set == layout.set
+        {
+            // Of several copies the first is read as well.
+            said.entry(volume.number()).or_insert_with(|| path.clone());
+        }
+    }
     // What is made again is called as what is there, whatever the recovery file is called.
     let known = said.values().find_map(|path| parse_path(path));
     let output = known.map_or_else(|| output.to_owned(), |(output, ..)| output);

@@ -383,6 +383,18 @@ fn what_is_made_again_is_called_as_what_is_there() {
 }
 
 #[test]
+fn of_two_copies_of_a_volume_the_one_is_repaired_that_is_read() {
+    let protected = Protected::volumes();
+    let path = &protected.paths[1];
+    let copy = path.with_file_name(format!("z{}", path.file_name().unwrap().to_str().unwrap()));
+    std::fs::copy(path, &copy).unwrap();
+    protected.spoil(1, 5000, 10);
+    assert_eq!(protected.repair().unwrap().files, [path.clone()]);
+    assert!(std::fs::read(path).unwrap() == protected.good[1]);
+    verify(protected.dir.path(), &protected.key).unwrap();
+}
+
+#[test]
 fn parity_is_reproducible_and_an_interrupted_build_goes_on() {
     let (one, two) = (Protected::volumes(), Protected::volumes());
     // The keys differ, and so does the tail; the recovery blocks do not.
