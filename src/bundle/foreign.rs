@@ -22,7 +22,7 @@ pub(super) enum Role {
 /// `role`.
 pub(super) fn foreign(path: &Path, set: &SetName, role: Role) -> Option<String> {
     // One that is damaged at its begin is known by its end.
-    if let Ok(Some(recovery)) = Recovery::open(path) {
+    if let Ok(Some(recovery)) = Recovery::open_by_content(path) {
         let ours = recovery.header.layout.set == *set && Role::Recovery(recovery.number()) == role;
         return (!ours).then(|| recovery.to_string());
     }

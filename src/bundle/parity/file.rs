@@ -35,14 +35,22 @@ pub struct Recovery {
 impl Recovery {
     /// Opens the recovery file at `path`; none when it is something else, or nothing of it can be understood.
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
+        // Looking for the second description takes time, so the file must at least be called as recovery files are.
+        Self::read(path, is_named(path))
+    }
+
+    /// The same, whatever the file is called.
+    pub(in crate::bundle) fn open_by_content(path: &Path) -> io::Result<Option<Self>> {
+        Self::read(path, true)
+    }
+
+    fn read(path: &Path, to_the_end: bool) -> io::Result<Option<Self>> {
         let file = Arc::new(File::open(path)?);
         let len = file.metadata()?.len();
         let whole = Span::new(Arc::clone(&file), 0, len);
         let header = match first(&file)? {
-            Some(header) => Some(header),
-            // Looking for it takes time, so it must at least be called as recovery files are.
-            None if is_named(path) => second(&whole),
-            None => None,
+            None if to_the_end => second(&whole),
+            header => header,
         };
         Ok(header.map(|header| Self { path: path.to_owned(), header, file, len }))
     }

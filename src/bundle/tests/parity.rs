@@ -338,6 +338,13 @@ fn what_is_something_else_is_never_replaced() {
         error => panic!("{error}"),
     };
     assert!(what(&protected).starts_with("recovery file 1 of 1 of plant-7 1 "));
+    // A copy of it that is damaged at its begin.
+    let protected = Protected::with("100%", None);
+    let mut copy = protected.good[1].clone();
+    copy[10] ^= 1;
+    std::fs::write(&protected.paths[0], &copy).unwrap();
+    assert!(what(&protected).starts_with("recovery file 1 of 1 of plant-7 1 "));
+    assert!(std::fs::read(&protected.paths[0]).unwrap() == copy);
     // A newer bundle, which has most blocks of the one that the recovery file is of.
     let protected = Protected::with("100%", None);
     let mut lock = sample(MANIFEST, &noise(250_000));
