@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "${WORK:-$target}"
-work=$(mktemp -d "$(realpath "${WORK:-$target}")/bench.XXXXXX")
+work=$(mktemp -d -p "$(realpath "${WORK:-$target}")")
 mkdir "$work/results"
 pids=()
 # shellcheck disable=SC2154 # it is the loop's own
