@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use dray::bundle::{Plan, Tail};
 use dray::oci::{Algorithm, Descriptor, Digest, Hasher, NodeKind, RepositoryName, media_type};
-use dray::resolve::{Child, LOCK_VERSION, Lock, LockedBlob, LockedFile, LockedImage, LockedRelease, Root};
+use dray::resolve::{
+    Child, LOCK_VERSION, Lock, LockedBlob, LockedFile, LockedImage, LockedRelease, NeededBy, Root,
+};
 use dray::trust::{Claim, PrivateKey, Signatures};
 
 use super::archive::{Archive, Part};
@@ -71,7 +73,7 @@ impl Sample {
                 children: Vec::new(),
                 blobs: single.blobs.clone(),
                 evidence: Vec::new(),
-                needed_by: vec!["images".into()],
+                needed_by: vec![NeededBy::list("images")],
             },
             LockedImage {
                 reference: "registry.k8s.io/pause:3.9".parse().expect("a reference"),
@@ -81,7 +83,10 @@ impl Sample {
                 children: vec![linux.child(&nodes[0]), windows.child(&nodes[1])],
                 blobs: Vec::new(),
                 evidence: Vec::new(),
-                needed_by: vec!["pause of k0s@v1.36.3+k0s.2".into()],
+                needed_by: vec![NeededBy::Component {
+                    component: "pause".into(),
+                    release: "k0s@v1.36.3+k0s.2".parse().unwrap(),
+                }],
             },
         ];
         let lock = Lock {

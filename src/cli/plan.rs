@@ -93,8 +93,7 @@ fn sizes(lock: &Lock) -> Sizes {
     let everything =
         |image: &'_ LockedImage| image.manifests().chain(image.contents()).cloned().collect::<Vec<_>>();
     let releases = lock.releases.iter().map(|release| {
-        let suffix = format!(" of {}", release.release);
-        let belongs = |image: &&LockedImage| image.needed_by.iter().any(|by| by.ends_with(&suffix));
+        let belongs = |image: &&LockedImage| image.needed_by.iter().any(|by| by.is_release(&release.release));
         (release.release.clone(), lock.images.iter().filter(belongs).map(everything).collect())
     });
     let nodes = lock.nodes.iter().map(|node| {

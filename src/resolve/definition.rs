@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::BundleName;
 use super::lock::address_of;
+use super::{BundleName, IMAGES_LIST};
 use crate::catalog::{Catalog, ImageList, ImageListError, ReleaseId};
 use crate::oci::{Digest, NodeKind, Reference};
 use crate::select::{ParseRuntimeError, Runtime};
@@ -253,7 +253,7 @@ impl Reader<'_> {
                     Some(kinds) => self.node_kinds(&field, kinds)?,
                     None => nodes.clone(),
                 },
-                source: "images".to_owned(),
+                source: IMAGES_LIST.to_owned(),
             });
         }
         for list in &spec.image_lists {

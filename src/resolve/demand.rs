@@ -2,43 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Definition, Gap};
+use super::{CHARTS_LIST, Definition, Gap, NeededBy};
 use crate::catalog::{Catalog, CatalogError, Problem, ReleaseId};
 use crate::oci::{NodeKind, Reference};
 use crate::select::{Band, Runtime, node_bands};
 
-/// Who asks for an image.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
-    /// A component of a release.
-    Release { release: String, component: String },
-    /// The definition itself: `images`, `charts`, or an image list.
-    List(String),
-}
-
-impl Source {
-    /// The row of the proof that the demand counts for.
-    pub(super) fn row(&self) -> &str {
-        match self {
-            Self::Release { release, .. } => release,
-            Self::List(_) => "images",
-        }
-    }
-}
-
-impl std::fmt::Display for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Release { release, component } => write!(f, "{component} of {release}"),
-            Self::List(list) => f.write_str(list),
-        }
-    }
-}
-
 /// One node kind that needs an image.
 #[derive(Clone, Debug)]
 pub(super) struct Demand {
-    pub(super) source: Source,
+    pub(super) source: NeededBy,
     pub(super) node: NodeKind,
     /// The client bands that may run there.
     pub(super) bands: Vec<&'static Band>,
@@ -49,7 +21,7 @@ pub(super) struct Demand {
 pub(super) struct Wanted {
     pub(super) demands: Vec<Demand>,
     /// Who wants it as it is, for no node in particular.
-    pub(super) whole: Vec<Source>,
+    pub(super) whole: Vec<NeededBy>,
 }
 
 /// Everything that a definition asks for.
@@ -81,7 +53,7 @@ impl Demands {
             let needs = catalog.needs(&wanted.id, &wanted.with, &definition.nodes)?;
             for need in &needs.images {
                 let source =
-                    Source::Release { release: wanted.id.to_string(), component: need.component.clone() };
+                    NeededBy::Component { release: wanted.id.clone(), component: need.component.clone() };
                 let asking: Vec<Runtime> =
                     need.runtimes.iter().filter_map(|text| text.parse().ok()).collect();
                 for node in &need.nodes {
@@ -97,7 +69,7 @@ impl Demands {
             }
             // Software that runs on any cluster, such as OpenKruise, need not run on every node of it.
             if release.kubernetes.is_some() {
-                demands.check_rows(&wanted.id.to_string(), &definition.nodes);
+                demands.check_rows(&wanted.id, &definition.nodes);
             }
             demands.problems.extend(needs.problems.into_iter().map(|problem| (wanted.id.clone(), problem)));
         }
@@ -105,24 +77,25 @@ impl Demands {
         let runtimes = scope(&definition.runtimes, if all_known { &embedded } else { &[] });
         for image in &definition.images {
             for node in &image.nodes {
-                let source = Source::List(image.source.clone());
+                let source = NeededBy::list(&image.source);
                 demands.add(&image.reference, source, node, node_bands(node, &runtimes));
             }
         }
         for chart in &definition.charts {
             let wanted = demands.images.entry(chart.clone()).or_default();
-            wanted.whole.push(Source::List("charts".to_owned()));
+            wanted.whole.push(NeededBy::list(CHARTS_LIST));
         }
         Ok(demands)
     }
 
-    fn add(&mut self, reference: &Reference, source: Source, node: &NodeKind, bands: Vec<&'static Band>) {
+    fn add(&mut self, reference: &Reference, source: NeededBy, node: &NodeKind, bands: Vec<&'static Band>) {
         if bands.is_empty() {
             self.empty.push(Gap {
                 reference: Some(reference.clone()),
                 node: Some(node.clone()),
                 clients: Vec::new(),
-                needed_by: vec![source.to_string()],
+                needed_by: vec![source.clone()],
+                evidence: false,
                 reason: "none of `spec.runtimes` runs on this node kind".to_owned(),
             });
         }
@@ -131,18 +104,22 @@ impl Demands {
     }
 
     /// A release without a single image for a node kind is complete only in appearance.
-    fn check_rows(&mut self, release: &str, nodes: &[NodeKind]) {
+    fn check_rows(&mut self, release: &ReleaseId, nodes: &[NodeKind]) {
         for node in nodes {
             let needed = |wanted: &Wanted| {
-                wanted.demands.iter().any(|demand| demand.source.row() == release && demand.node == *node)
+                wanted
+                    .demands
+                    .iter()
+                    .any(|demand| demand.source.release().as_ref() == Some(release) && demand.node == *node)
             };
             if !self.images.values().any(needed) {
                 self.empty.push(Gap {
                     reference: None,
                     node: Some(node.clone()),
                     clients: Vec::new(),
-                    needed_by: vec![release.to_owned()],
-                    reason: "the catalog knows no image that this node kind would run".to_owned(),
+                    needed_by: Vec::new(),
+                    evidence: false,
+                    reason: format!("the catalog knows no image of {release} that this node kind would run"),
                 });
             }
         }

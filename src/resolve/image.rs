@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::demand::{Demand, Wanted};
 use super::evidence::{Gathered, Search};
-use super::resolver::EVIDENCE;
 use super::tree::{Entry, Reader};
-use super::{Child, Evidence, Gap, LockedBlob, LockedImage, Root};
+use super::{Child, Evidence, Gap, LockedBlob, LockedImage, NeededBy, Root};
 use crate::oci::{Descriptor, Digest, Document, Image, Index, NodeKind, Platform, Reference, RepositoryName};
 use crate::select;
 use crate::upstream::{Manifests, UpstreamError};
@@ -50,12 +49,13 @@ pub(super) async fn resolve<M: Manifests>(
 
 fn absent(reference: &Reference, wanted: &Wanted, error: &UpstreamError) -> Gap {
     let sources = wanted.demands.iter().map(|demand| &demand.source).chain(&wanted.whole);
-    let sources: BTreeSet<String> = sources.map(ToString::to_string).collect();
+    let sources: BTreeSet<NeededBy> = sources.cloned().collect();
     Gap {
         reference: Some(reference.clone()),
         node: None,
         clients: Vec::new(),
         needed_by: sources.into_iter().collect(),
+        evidence: false,
         reason: error.to_string(),
     }
 }
@@ -79,7 +79,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
         wanted: &Wanted,
     ) -> Self {
         let sources = wanted.demands.iter().map(|demand| &demand.source).chain(&wanted.whole);
-        let needed_by: BTreeSet<String> = sources.map(ToString::to_string).collect();
+        let needed_by: BTreeSet<NeededBy> = sources.cloned().collect();
         let nodes: BTreeSet<NodeKind> = wanted.demands.iter().map(|demand| demand.node.clone()).collect();
         let root = Root {
             media_type: document.media_type().to_owned(),
@@ -230,7 +230,8 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             reference: Some(self.resolved.image.reference.clone()),
             node: None,
             clients: Vec::new(),
-            needed_by: vec![EVIDENCE.to_owned()],
+            needed_by: Vec::new(),
+            evidence: true,
             reason,
         }));
     }
@@ -269,12 +270,12 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             node: Some(node.clone()),
             clients: Vec::new(),
             needed_by: Vec::new(),
+            evidence: false,
             reason: reason.clone(),
         });
         gap.clients.extend(client.filter(|client| !gap.clients.contains(client)));
-        let source = demand.source.to_string();
-        if !gap.needed_by.contains(&source) {
-            gap.needed_by.push(source);
+        if !gap.needed_by.contains(&demand.source) {
+            gap.needed_by.push(demand.source.clone());
         }
     }
 }

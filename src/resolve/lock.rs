@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::NeededBy;
 use crate::oci::{Digest, NodeKind, Platform, Reference, RepositoryName, Tag};
 
-/// The version of the lock's form that this program writes and reads.
-pub const LOCK_VERSION: u32 = 1;
+/// The version of the lock's form that this program writes. Locks of version 1 are read as well.
+pub const LOCK_VERSION: u32 = 2;
 /// The largest lock that is read, in bytes. A lock of thirty releases for five node kinds has about two million.
 pub const MAX_LOCK_BYTES: usize = 64 * 1024 * 1024;
 
@@ -23,7 +24,7 @@ pub enum LockError {
     #[error("the lock is larger than {MAX_LOCK_BYTES} bytes")]
     TooLarge,
     /// Written by a later version of this program.
-    #[error("the lock has version {0}, this dray reads version {LOCK_VERSION}; use a newer dray")]
+    #[error("the lock has version {0}, this dray reads versions 1 to {LOCK_VERSION}; use a newer dray")]
     Version(u32),
     /// Fields that contradict each other.
     #[error("the lock contradicts itself: {0}")]
@@ -106,9 +107,9 @@ pub struct LockedImage {
     /// Signatures, attestations and SBOMs of what is kept, in the order of their digests and tags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<Evidence>,
-    /// Who asked for the image: releases with the component, or `images` of the definition.
+    /// Who needs the image.
     #[serde(default)]
-    pub needed_by: Vec<String>,
+    pub needed_by: Vec<NeededBy>,
 }
 
 impl LockedImage {
@@ -334,7 +335,7 @@ impl Lock {
             return Err(LockError::TooLarge);
         }
         let Version { schema_version } = serde_json::from_slice(bytes)?;
-        if schema_version != LOCK_VERSION {
+        if !(1..=LOCK_VERSION).contains(&schema_version) {
             return Err(LockError::Version(schema_version));
         }
         let lock: Self = serde_json::from_slice(bytes)?;
@@ -379,6 +380,13 @@ impl Lock {
 
     fn check(&self) -> Result<(), LockError> {
         let inconsistent = |what: String| Err(LockError::Inconsistent(what));
+        let sentence =
+            |image: &&LockedImage| image.needed_by.iter().any(|by| matches!(by, NeededBy::Sentence(_)));
+        if self.schema_version > 1
+            && let Some(image) = self.images.iter().find(sentence)
+        {
+            return inconsistent(format!("`neededBy` of {} has the form of schema 1", image.reference));
+        }
         if let Some(pair) = self.blobs.windows(2).find(|pair| pair[0].digest >= pair[1].digest) {
             return inconsistent(format!("blobs are not sorted at {}", pair[1].digest));
         }
@@ -473,7 +481,7 @@ pub(crate) mod tests {
                 children: Vec::new(),
                 blobs: vec![Digest::sha256(layer)],
                 evidence: Vec::new(),
-                needed_by: vec!["images".into()],
+                needed_by: vec![NeededBy::list("images")],
             }],
             blobs,
             requires: Vec::new(),
@@ -507,7 +515,7 @@ pub(crate) mod tests {
             refused(&|lock| lock.blobs.iter_mut().for_each(|b| b.size = u64::MAX)),
             LockError::Inconsistent(_)
         ));
-        assert!(matches!(refused(&|lock| lock.schema_version = 2), LockError::Version(2)));
+        assert!(matches!(refused(&|lock| lock.schema_version = 3), LockError::Version(3)));
         // What is not marked would be left out of a delta.
         assert!(matches!(
             refused(&|lock| lock.blobs.iter_mut().for_each(|blob| blob.manifest = false)),

@@ -7,6 +7,7 @@ mod evidence;
 mod files;
 mod image;
 mod lock;
+mod needed_by;
 mod resolver;
 mod tree;
 
@@ -17,6 +18,7 @@ pub use lock::{
     BundleName, Child, Evidence, LOCK_VERSION, Lock, LockError, LockedBlob, LockedFile, LockedImage,
     LockedRelease, MAX_LOCK_BYTES, ProofRow, RequiredBlob, Root,
 };
+pub use needed_by::{CHARTS_LIST, IMAGES_LIST, NeededBy};
 pub use resolver::{Gap, Resolution, ResolveError, ResolveOptions, resolve};
 
 #[cfg(test)]

@@ -8,13 +8,13 @@ use super::demand::{Demands, Wanted};
 use super::files;
 use super::image::{self, Resolved};
 use super::tree::Reader;
-use super::{Definition, LOCK_VERSION, Lock, LockedBlob, LockedFile, LockedImage, LockedRelease, ProofRow};
+use super::{
+    Definition, IMAGES_LIST, LOCK_VERSION, Lock, LockedBlob, LockedFile, LockedImage, LockedRelease,
+    NeededBy, ProofRow,
+};
 use crate::catalog::{Catalog, CatalogError, Problem, ReleaseId, Severity};
 use crate::oci::{Digest, NodeKind, Reference};
 use crate::upstream::{Manifests, UpstreamError};
-
-/// Who needs the evidence of an image.
-pub(super) const EVIDENCE: &str = "evidence";
 
 /// Something without which a node kind would not run.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -28,20 +28,17 @@ pub struct Gap {
     /// The client bands that find nothing; empty where it makes no difference.
     pub clients: Vec<String>,
     /// What would not run.
-    pub needed_by: Vec<String>,
+    pub needed_by: Vec<NeededBy>,
+    /// Whether only the evidence of the image is missing, and the image itself is there.
+    pub evidence: bool,
     /// Why, for an operator.
     pub reason: String,
 }
 
 impl Gap {
-    /// Whether only the evidence of an image is missing, and the image itself is there.
-    fn is_evidence(&self) -> bool {
-        self.needed_by == [EVIDENCE]
-    }
-
     /// What is missing, for the proof.
     fn missing(&self, reference: &Reference) -> String {
-        if self.is_evidence() { format!("evidence of {reference}") } else { reference.to_string() }
+        if self.evidence { format!("evidence of {reference}") } else { reference.to_string() }
     }
 }
 
@@ -53,7 +50,11 @@ impl std::fmt::Display for Gap {
             (None, Some(node)) => write!(f, "{node}")?,
             (None, None) => {}
         }
-        write!(f, ": {}; needed by {}", self.reason, self.needed_by.join(", "))?;
+        write!(f, ": {}", self.reason)?;
+        let needed_by: Vec<String> = self.needed_by.iter().map(ToString::to_string).collect();
+        if !needed_by.is_empty() {
+            write!(f, "; needed by {}", needed_by.join(", "))?;
+        }
         if !self.clients.is_empty() {
             write!(f, "; on {}", self.clients.join(", "))?;
         }
@@ -178,8 +179,8 @@ pub async fn resolve<M: Manifests>(
         requires: Vec::new(),
         files: options.files,
         proof: proof(definition, &demands.images, &allowed),
-        allowed_missing: references(allowed.iter().filter(|gap| !gap.is_evidence())),
-        allowed_unproved: references(allowed.iter().filter(|gap| gap.is_evidence())),
+        allowed_missing: references(allowed.iter().filter(|gap| !gap.evidence)),
+        allowed_unproved: references(allowed.iter().filter(|gap| gap.evidence)),
     };
     found.unproved.sort();
     Ok(Resolution {
@@ -276,9 +277,10 @@ fn proof(definition: &Definition, images: &BTreeMap<Reference, Wanted>, allowed:
     for (reference, wanted) in images {
         let mut counted = BTreeSet::new();
         for demand in &wanted.demands {
-            let row = demand.source.row();
+            let row =
+                demand.source.release().map_or_else(|| IMAGES_LIST.to_owned(), |release| release.to_string());
             let key = (
-                releases.iter().position(|release| release == row).unwrap_or(releases.len()),
+                releases.iter().position(|release| *release == row).unwrap_or(releases.len()),
                 definition
                     .nodes
                     .iter()
@@ -286,7 +288,7 @@ fn proof(definition: &Definition, images: &BTreeMap<Reference, Wanted>, allowed:
                     .unwrap_or(definition.nodes.len()),
             );
             let proof = rows.entry(key).or_insert_with(|| ProofRow {
-                release: row.to_owned(),
+                release: row,
                 node: demand.node.clone(),
                 images: 0,
                 clients: Vec::new(),

@@ -240,7 +240,7 @@ fn charts_are_carried_whole() {
     table.tag("r.io/charts/x:1.0.0", &root);
     let lock =
         resolve_with(&table, "windows/ltsc2022", "charts: [oci://r.io/charts/x:1.0.0]", &[]).unwrap().lock;
-    assert_eq!(lock.images[0].needed_by, ["charts"]);
+    assert_eq!(lock.images[0].needed_by, [NeededBy::list("charts")]);
     assert_eq!(lock.blobs.len(), 2);
 }
 

@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
+use dray::resolve::NeededBy;
+
 use super::bench::{Attack, Bench, Sight, locked};
 use super::{contents, documents, entries, locks, trust};
 use crate::support::{command::Run, site::dray};
@@ -84,7 +86,7 @@ fn what_a_bundle_says_of_itself_does_not_steer_the_terminal() {
     let path = bench.write(
         &locked(|sample| {
             sample.lock.releases[0].release = "k0s@v1\u{1b}]0;owned\u{7}\u{1b}[2J\u{202e}".into();
-            sample.lock.images[0].needed_by = vec!["\u{9b}31m\r".into()];
+            sample.lock.images[0].needed_by = vec![NeededBy::list("\u{9b}31m\r")];
         })[0],
     );
     let said = dray().args(["inspect", "--images"]).arg(&path).succeed();

@@ -15,7 +15,7 @@ use std::{
 use dray::{
     bundle::{Bundle, Media, Recovery, Volume},
     oci::{Descriptor, Digest, Document, RepositoryName, Tag},
-    resolve::{Lock, LockedRelease},
+    resolve::{Lock, LockedRelease, NeededBy},
     store::{Content as _, Store},
     trust::{Policy, PublicKey},
 };
@@ -290,7 +290,10 @@ impl World {
         let path = self.site.path("bundle.lock");
         let mut lock = Lock::from_json(&fs::read(&path).unwrap()).unwrap();
         lock.releases = vec![LockedRelease { release: release.to_owned(), with: Vec::new() }];
-        lock.images.iter_mut().for_each(|image| image.needed_by = vec![format!("system of {release}")]);
+        lock.images.iter_mut().for_each(|image| {
+            image.needed_by =
+                vec![NeededBy::Component { component: "system".into(), release: release.parse().unwrap() }]
+        });
         fs::write(path, lock.to_json()).unwrap();
     }
 

@@ -6,7 +6,7 @@ use super::RetainError;
 use crate::bundle::LOCK_TYPE;
 use crate::bundle::import::ImportRecord;
 use crate::oci::{Descriptor, Digest, Document, Reference, RepositoryName};
-use crate::resolve::{BundleName, Lock, MAX_LOCK_BYTES};
+use crate::resolve::{BundleName, Lock, LockedImage, MAX_LOCK_BYTES};
 use crate::store::{Content as _, Store, StoreError};
 
 /// How much of a lock is read at a time.
@@ -34,8 +34,8 @@ pub(super) struct Remains {
 impl Brought {
     /// The images of the bundle that the release `release` needs.
     pub(super) fn images_of<'a>(&'a self, release: &str) -> impl Iterator<Item = &'a Reference> {
-        let of = move |need: &String| need.split_once(" of ").is_some_and(|(_, of)| of == release);
-        self.lock.images.iter().filter(move |image| image.needed_by.iter().any(of)).map(|i| &i.reference)
+        let of = move |image: &&LockedImage| image.needed_by.iter().any(|by| by.is_release(release));
+        self.lock.images.iter().filter(of).map(|image| &image.reference)
     }
 }
 

@@ -336,10 +336,10 @@ fn take_needed(
 
 /// Whether a kept release, a list of a definition or a node needs the image.
 fn is_kept(image: &LockedImage, keep: &Keep) -> bool {
-    let needed = image.needed_by.iter().any(|need| match need.split_once(" of ") {
-        Some((_, release)) => keep.releases.contains(release),
-        None => true,
-    });
+    let needed = image
+        .needed_by
+        .iter()
+        .any(|by| by.release().is_none_or(|release| keep.releases.contains(&release.to_string())));
     needed || keep.on_nodes.iter().any(|on_node| is_pulled_as(image, on_node))
 }
 

@@ -9,7 +9,7 @@ use crate::bundle::tests::{Source, block_on, build_at};
 use crate::bundle::{Bundle, ImportOptions, import};
 use crate::oci::{Descriptor, media_type};
 use crate::resolve::lock_tests::sample;
-use crate::resolve::{Evidence, Lock, LockedBlob, LockedFile, LockedRelease};
+use crate::resolve::{Evidence, Lock, LockedBlob, LockedFile, LockedRelease, NeededBy};
 use crate::store::{HostedFile, Usage};
 use crate::trust::PrivateKey;
 
@@ -20,6 +20,10 @@ struct Site {
     dir: tempfile::TempDir,
     store: Store,
     writer: Writer,
+}
+
+fn pause_of(release: &str) -> NeededBy {
+    NeededBy::Component { component: "pause".into(), release: release.parse().unwrap() }
 }
 
 /// A bundle in the making: one image, `pause`, with a signature.
@@ -37,7 +41,7 @@ impl Parts {
         lock.releases = vec![LockedRelease { release: release.into(), with: Vec::new() }];
         let image = &mut lock.images[0];
         image.reference = format!("registry.k8s.io/pause:{tag}").parse().unwrap();
-        image.needed_by = vec![format!("pause of {release}")];
+        image.needed_by = vec![pause_of(release)];
         let mut parts = Self { lock, contents: vec![manifest, layer] };
         let subject = parts.lock.images[0].root.digest.clone();
         parts.evidence(&subject, tag);
@@ -193,7 +197,7 @@ fn what_went_is_not_known_any_more_and_can_come_back() {
 fn both_releases_of_one_bundle() {
     let mut both = Parts::new(1, OLD, "3.9");
     both.lock.releases.push(LockedRelease { release: NEW.into(), with: Vec::new() });
-    both.lock.images[0].needed_by.push(format!("pause of {NEW}"));
+    both.lock.images[0].needed_by.push(pause_of(NEW));
     let both = both
         .file("https://example.org/v1.35.4%2Bk0s.0/k0s")
         .file("https://example.org/v1.36.3%2Bk0s.2/k0s")
