@@ -1,7 +1,7 @@
 # What the benches share, to be sourced: where they work, what they start, how they count.
 #
 # A bench sets ROUNDS. Here come $work, a directory of its own that is removed at the end, $DRAY, the program to measure
-# (default: a release build), and the functions below. Results are lines of numbers in $work/results/NAME.
+# (default: a build as it ships), and the functions below. Results are lines of numbers in $work/results/NAME.
 # shellcheck shell=bash
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -34,8 +34,8 @@ need() {
 # Builds the program, unless DRAY names one.
 build_dray() {
   if [[ -z ${DRAY:-} ]]; then
-    cargo build --locked --release
-    DRAY=$(realpath "$target")/release/dray
+    cargo build --locked --profile dist
+    DRAY=$(realpath "$target")/dist/dray
   fi
   readonly DRAY
 }

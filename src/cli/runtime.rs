@@ -93,18 +93,20 @@ pub(crate) async fn stop_signal() {
 
 /// Sends the library's log lines to stderr: warnings always, more with `-v`, or as `RUST_LOG` says.
 fn start_logging(global: &Global) {
-    use tracing_subscriber::EnvFilter;
-    let default = match global.verbose {
-        0 => "dray=warn",
-        1 => "dray=info",
-        _ => "dray=debug",
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let level = match global.verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let wanted = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
+    let targets: Targets = wanted.unwrap_or_else(|| Targets::new().with_target("dray", level));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .without_time()
-        .with_target(false)
-        .try_init();
+        .with_target(false);
+    let _ = tracing_subscriber::registry().with(lines).with(targets).try_init();
 }
