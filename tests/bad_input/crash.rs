@@ -292,7 +292,7 @@ impl World {
         lock.releases = vec![LockedRelease { release: release.to_owned(), with: Vec::new() }];
         lock.images.iter_mut().for_each(|image| {
             image.needed_by =
-                vec![NeededBy::Component { component: "system".into(), release: release.parse().unwrap() }]
+                vec![NeededBy::Component { component: "system".into(), release: release.parse().unwrap() }];
         });
         fs::write(path, lock.to_json()).unwrap();
     }
