@@ -9,6 +9,7 @@
 pub mod bundle;
 pub mod catalog;
 mod file;
+pub mod input;
 pub mod oci;
 pub mod registry;
 pub mod resolve;

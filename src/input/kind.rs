@@ -1,0 +1,251 @@
+//! What a file is, by its first bytes.
+
+use std::fmt;
+
+/// How many bytes of a file [`FileKind::of`] looks at.
+const LOOKED_AT: usize = 1024;
+/// Where the magic of a tar header lies (POSIX.1-2017, `pax`, "ustar Interchange Format").
+const USTAR: std::ops::Range<usize> = 257..262;
+/// Where the kind of an entry lies in a tar header.
+const TAR_TYPE: usize = 156;
+
+/// How files begin that can be told by it.
+const MAGIC: [(&[u8], FileKind); 22] = [
+    (b"\x1f\x8b", FileKind::Compressed("gzip")),
+    (b"\x28\xb5\x2f\xfd", FileKind::Compressed("zstd")),
+    (b"\xfd7zXZ\0", FileKind::Compressed("xz")),
+    (b"BZh", FileKind::Compressed("bzip2")),
+    (b"\x04\x22\x4d\x18", FileKind::Compressed("lz4")),
+    (b"PK\x03\x04", FileKind::Archive("a zip archive")),
+    (b"PK\x05\x06", FileKind::Archive("an empty zip archive")),
+    (b"7z\xbc\xaf\x27\x1c", FileKind::Archive("a 7-Zip archive")),
+    (b"Rar!\x1a\x07", FileKind::Archive("a RAR archive")),
+    (b"MSCF", FileKind::Archive("a cabinet archive")),
+    (b"!<arch>\n", FileKind::Archive("a Debian package or a library")),
+    (b"\xed\xab\xee\xdb", FileKind::Archive("an RPM package")),
+    (b"\x7fELF", FileKind::Program("Linux")),
+    (b"MZ", FileKind::Program("Windows")),
+    (b"\xcf\xfa\xed\xfe", FileKind::Program("macOS")),
+    (b"%PDF-", FileKind::Document("a PDF document")),
+    (b"\x89PNG\r\n", FileKind::Document("a PNG picture")),
+    (b"\xff\xd8\xff", FileKind::Document("a JPEG picture")),
+    (b"\xd0\xcf\x11\xe0", FileKind::Document("a document of an older Microsoft Office")),
+    (b"SQLite format 3\0", FileKind::Document("an SQLite database")),
+    (b"\xff\xfe\0\0", FileKind::Utf32),
+    (b"\0\0\xfe\xff", FileKind::Utf32),
+];
+
+/// What the first bytes of a file say that it is.
+///
+/// [`fmt::Display`] gives words that follow "is": "compressed with gzip", "a zip archive".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// Compressed, with the program named.
+    Compressed(&'static str),
+    /// An archive of a kind that holds several files, with its article.
+    Archive(&'static str),
+    /// A tar archive whose first entry is that of an OCI image layout: a bundle, or what skopeo writes.
+    OciArchive,
+    /// A tar archive as `docker save` writes it.
+    DockerArchive,
+    /// A volume of a bundle.
+    Volume,
+    /// A recovery file of a bundle.
+    Recovery,
+    /// A program, with the system that it is for.
+    Program(&'static str),
+    /// A document, picture or database, with its article.
+    Document(&'static str),
+    /// A certificate or key in DER form.
+    Der,
+    /// Text in UTF-32.
+    Utf32,
+    /// A page of HTML, which is what many servers send in place of a file.
+    Html,
+    /// A certificate or key in PEM form.
+    Pem,
+    /// JSON.
+    Json,
+    /// An empty file.
+    Empty,
+}
+
+impl FileKind {
+    /// Recognises a file by its first bytes, of which a kilobyte is enough.
+    ///
+    /// Returns `None` for plain text and for everything that is not known.
+    pub fn of(start: &[u8]) -> Option<Self> {
+        let start = &start[..start.len().min(LOOKED_AT)];
+        if start.is_empty() {
+            return Some(Self::Empty);
+        }
+        let magic = MAGIC.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, kind)| *kind);
+        magic.or_else(|| tar(start)).or_else(|| der(start)).or_else(|| text(start))
+    }
+
+    /// Returns whether a text reader can use the file, if it is one of the text that it reads.
+    pub fn is_text(self) -> bool {
+        match self {
+            Self::Pem | Self::Json | Self::Empty => true,
+            Self::Compressed(_)
+            | Self::Archive(_)
+            | Self::OciArchive
+            | Self::DockerArchive
+            | Self::Volume
+            | Self::Recovery
+            | Self::Program(_)
+            | Self::Document(_)
+            | Self::Der
+            | Self::Utf32
+            | Self::Html => false,
+        }
+    }
+
+    /// Returns what to do with a file of this kind before it can be used.
+    pub fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::Compressed(_) => Some("decompress it first"),
+            Self::Archive(_) => Some("unpack it first"),
+            Self::Html => {
+                Some("a server sent a page in place of the file, often one to log in; fetch it again")
+            }
+            Self::Utf32 => Some("save it as UTF-8"),
+            Self::Der => Some("convert it to PEM: `openssl x509 -inform der` or `openssl pkey -inform der`"),
+            Self::Empty
+            | Self::OciArchive
+            | Self::DockerArchive
+            | Self::Volume
+            | Self::Recovery
+            | Self::Program(_)
+            | Self::Document(_)
+            | Self::Pem
+            | Self::Json => None,
+        }
+    }
+}
+
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Compressed(program) => write!(f, "compressed with {program}"),
+            Self::Archive(what) | Self::Document(what) => f.write_str(what),
+            Self::OciArchive => f.write_str("a tar archive with an OCI image layout"),
+            Self::DockerArchive => f.write_str("an archive of `docker save`"),
+            Self::Volume => f.write_str("a volume of a bundle"),
+            Self::Recovery => f.write_str("a recovery file of a bundle"),
+            Self::Program(system) => write!(f, "a program for {system}"),
+            Self::Der => f.write_str("in DER form"),
+            Self::Utf32 => f.write_str("text in UTF-32"),
+            Self::Html => f.write_str("a page of HTML"),
+            Self::Pem => f.write_str("a certificate or key in PEM form"),
+            Self::Json => f.write_str("JSON"),
+            Self::Empty => f.write_str("empty"),
+        }
+    }
+}
+
+/// Recognises a tar archive, and what is in it by the path of its first entry.
+fn tar(start: &[u8]) -> Option<FileKind> {
+    if start.get(USTAR)? != b"ustar" {
+        return None;
+    }
+    // The first entry of an archive in pax form is a record, which the path of the real one follows.
+    let path = match start[TAR_TYPE] {
+        b'x' | b'g' => start.get(512..)?.split(|byte| *byte == b'\n').find_map(|line| {
+            let at = line.windows(5).position(|window| window == b"path=")?;
+            Some(&line[at + 5..])
+        }),
+        _ => start[..100].split(|byte| *byte == 0).next(),
+    };
+    let path = String::from_utf8_lossy(path.unwrap_or_default());
+    let path = path.strip_prefix("./").unwrap_or(&path);
+    let is_image = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Some(match path.split('/').next().unwrap_or_default() {
+        "dray-volume.json" => FileKind::Volume,
+        "dray-parity.json" => FileKind::Recovery,
+        "blobs" | "oci-layout" | "index.json" => FileKind::OciArchive,
+        "manifest.json" | "repositories" => FileKind::DockerArchive,
+        name if is_image(name.strip_suffix(".json").unwrap_or(name)) => FileKind::DockerArchive,
+        _ => FileKind::Archive("a tar archive"),
+    })
+}
+
+/// Recognises a certificate or key in DER: a sequence with a length of two bytes, and a sequence or number in it.
+fn der(start: &[u8]) -> Option<FileKind> {
+    match start {
+        [0x30, 0x82, _, _, 0x30 | 0x02, ..] | [0x30, 0x81, _, 0x30 | 0x02, ..] => Some(FileKind::Der),
+        [0x30, len, 0x30 | 0x02, ..] if *len < 0x80 && start.len() == usize::from(*len) + 2 => {
+            Some(FileKind::Der)
+        }
+        _ => None,
+    }
+}
+
+/// Recognises text that is not just text.
+fn text(start: &[u8]) -> Option<FileKind> {
+    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
+    let begins =
+        |with: &str| start.get(..with.len()).is_some_and(|it| it.eq_ignore_ascii_case(with.as_bytes()));
+    match start {
+        _ if begins("<!doctype html") || begins("<html") => Some(FileKind::Html),
+        _ if begins("-----begin ") => Some(FileKind::Pem),
+        [b'{', ..] | [b'[', b'{' | b'"' | b'[' | b'\n' | b'\r' | b' ', ..] => Some(FileKind::Json),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn archive(path: &str) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(2);
+        builder.append_data(&mut header, path, &b"{}"[..]).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn archives_are_known_by_their_first_entry() {
+        let hex = "0".repeat(64);
+        for (path, expected) in [
+            (format!("blobs/sha256/{hex}"), FileKind::OciArchive),
+            ("./oci-layout".into(), FileKind::OciArchive),
+            ("dray-volume.json".into(), FileKind::Volume),
+            ("dray-parity.json".into(), FileKind::Recovery),
+            ("manifest.json".into(), FileKind::DockerArchive),
+            (format!("{hex}.json"), FileKind::DockerArchive),
+            (format!("{hex}/layer.tar"), FileKind::DockerArchive),
+            ("etc/passwd".into(), FileKind::Archive("a tar archive")),
+        ] {
+            assert_eq!(FileKind::of(&archive(&path)), Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn texts_are_not_taken_for_something_else() {
+        for (start, expected) in [
+            (&b"apiVersion: dray.dev/v1alpha1\n"[..], None),
+            (b"# MZ\n", None),
+            (b"[section]\nkey = 1\n", None),
+            (b"\xef\xbb\xbf {\"a\":1}", Some(FileKind::Json)),
+            (b"\r\n<!DOCTYPE HTML><html>", Some(FileKind::Html)),
+            (b"-----BEGIN PUBLIC KEY-----", Some(FileKind::Pem)),
+            (b"", Some(FileKind::Empty)),
+            (b"0\x82\x01\x0a\x30\x82", Some(FileKind::Der)),
+            (b"\xff\xfea\0", None),
+        ] {
+            assert_eq!(FileKind::of(start), expected, "{}", start.escape_ascii());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_a_kind_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..1100)) {
+            let _ = FileKind::of(&bytes);
+        }
+    }
+}
