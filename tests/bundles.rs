@@ -108,6 +108,7 @@ async fn resolved(definition: &Definition, upstream: &Everything) -> Result<Reso
         allow_missing: BTreeSet::new(),
         allow_problems: BTreeSet::new(),
         concurrency: 4,
+        day: jiff::civil::date(2026, 9, 1),
         files: Vec::new(),
         progress: &|_, _| {},
     };

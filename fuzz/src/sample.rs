@@ -96,6 +96,7 @@ impl Sample {
             expires: None,
             nodes,
             runtimes: Vec::new(),
+            bands: Vec::new(),
             releases: vec![LockedRelease { release: "k0s@v1.36.3+k0s.2".into(), with: Vec::new() }],
             images,
             blobs: shelf.blobs.into_values().collect(),

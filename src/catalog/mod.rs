@@ -13,6 +13,7 @@ mod need;
 mod needs;
 mod problem;
 mod release_id;
+mod runtimes;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use need::Need;
 pub use needs::Needs;
 pub use problem::{Problem, Severity};
 pub use release_id::ReleaseId;
+pub use runtimes::{RuntimeLine, RuntimeTable};
 pub use windows::{KubernetesRange, Offer, PauseImage, WindowsRelease, WindowsTable, offer};
 
 use crate::oci::{NodeKind, ParsePlatformError};
@@ -45,6 +47,7 @@ use source::Sources;
 pub struct Catalog {
     sources: Sources,
     windows: WindowsTable,
+    runtimes: RuntimeTable,
     /// Files of releases that were parsed, by name; each is asked about many times.
     parsed: Mutex<BTreeMap<String, Arc<[Parsed]>>>,
     /// The texts of known problems, when they were first needed.
@@ -84,7 +87,11 @@ impl Catalog {
         for text in sources.texts("windows")?.iter().rev() {
             windows.overlay(text.parse()?);
         }
-        Ok(Self { sources, windows, parsed: Mutex::default(), problems: Mutex::default() })
+        let mut runtimes = RuntimeTable::default();
+        for text in sources.texts("runtimes")?.iter().rev() {
+            runtimes.overlay(text.parse()?);
+        }
+        Ok(Self { sources, windows, runtimes, parsed: Mutex::default(), problems: Mutex::default() })
     }
 
     /// Reads a node kind: any spelling that [`NodeKind`] reads, and aliases like `windows/ltsc2022`.
@@ -105,6 +112,11 @@ impl Catalog {
     /// The Windows releases and pause images.
     pub fn windows(&self) -> &WindowsTable {
         &self.windows
+    }
+
+    /// Returns the known container runtimes.
+    pub fn runtimes(&self) -> &RuntimeTable {
+        &self.runtimes
     }
 
     /// The names of the distributions.

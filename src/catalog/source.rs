@@ -79,12 +79,13 @@ pub(super) const BUILTIN: &[(&str, &str)] = files![
     "rke2/1.34",
     "rke2/1.35",
     "rke2/1.36",
+    "runtimes",
     "windows",
 ];
 
 /// Whether a file describes the releases of a distribution; the others are tables and addons.
 fn has_releases(name: &str) -> bool {
-    !matches!(name, "problems" | "windows") && !name.starts_with("addons-")
+    !matches!(name, "problems" | "runtimes" | "windows") && !name.starts_with("addons-")
 }
 
 /// The text of a catalog file.

@@ -13,6 +13,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::json;
 use url::Url;
 
+use super::clock;
 use super::error::{CliError, Kind};
 use super::inputs::{self, Allowances, Source};
 use super::output::{counted, human_bytes};
@@ -53,7 +54,7 @@ pub(crate) struct Build {
 impl Build {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let keys = inputs::private_keys(&self.key)?;
-        let mtime = source_date_epoch()?;
+        let mtime = clock::archive_time()?;
         let inventory = self.since.inventory()?;
         let lock = self.source.lock(context, &self.allowances)?;
         let lock = since::leave_out(context, lock, inventory.as_ref());
@@ -121,16 +122,6 @@ fn names(paths: &[PathBuf]) -> String {
         [first, .., last] => format!("{} to {}", first.display(), last.display()),
         paths => paths.iter().map(|path| path.display().to_string()).collect(),
     }
-}
-
-/// The time for the entries of the archive: `SOURCE_DATE_EPOCH` or 0, so that it never differs by itself.
-pub(super) fn source_date_epoch() -> Result<u64, CliError> {
-    let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(0) };
-    value
-        .to_str()
-        .and_then(|text| text.parse().ok())
-        .filter(|seconds| *seconds < 1 << 33)
-        .ok_or_else(|| CliError::usage("SOURCE_DATE_EPOCH is not a number of seconds since 1970"))
 }
 
 /// Registries, and web servers for plain files, as the source of a bundle's blobs.

@@ -11,7 +11,7 @@ use dray::site::export::{self, Archive, ExportError, ExportedImage, Form, Import
 use dray::store::{ContentError, Store};
 use serde::Serialize;
 
-use super::build::source_date_epoch;
+use super::clock;
 use super::error::{CliError, Kind};
 use super::inputs;
 use super::output::human_bytes;
@@ -86,7 +86,7 @@ impl Export {
             with: &self.with,
             kind: &kind,
             images: &self.image,
-            mtime: source_date_epoch()?,
+            mtime: clock::archive_time()?,
         };
         let archive = export::plan(&request, &catalog, &store)?;
         for image in archive.images().iter().filter(|image| image.reindexed) {

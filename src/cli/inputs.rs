@@ -15,6 +15,7 @@ use dray::trust::{self, KeyError, KeyringError, Policy, PrivateKey, PublicKey, T
 use dray::upstream::{Upstream, UpstreamError};
 use futures_util::stream::{self, StreamExt as _};
 
+use super::clock;
 use super::error::{CliError, Kind};
 use super::passphrase;
 use super::runtime::{self, Context};
@@ -74,6 +75,7 @@ pub(crate) fn resolve_definition(
 ) -> Result<Lock, CliError> {
     let catalog = catalog(context)?;
     let definition = Definition::read(path, &catalog)?;
+    let day = clock::today()?;
     let upstream = upstream::connect(&context.global)?;
     let bar = context.output.count_bar("resolving", 0);
     let resolution = runtime::block_on(async {
@@ -87,6 +89,7 @@ pub(crate) fn resolve_definition(
             allow_missing: allowances.allow_missing.iter().cloned().collect(),
             allow_problems: allowances.allow_problem.iter().cloned().collect::<BTreeSet<_>>(),
             concurrency,
+            day,
             files,
             progress: &progress,
         };

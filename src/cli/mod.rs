@@ -6,6 +6,7 @@
 mod build;
 mod bundles;
 mod check;
+mod clock;
 mod demo;
 mod diff;
 mod error;

@@ -1,11 +1,13 @@
 //! What is asked for: each reference with the nodes that need it, the runtimes there, and on whose behalf.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::civil::Date;
 
 use super::{CHARTS_LIST, Definition, Gap, NeededBy};
-use crate::catalog::{Catalog, CatalogError, Problem, ReleaseId};
+use crate::catalog::{Catalog, CatalogError, Problem, Release, ReleaseId};
 use crate::oci::{NodeKind, Reference};
-use crate::select::{Band, Runtime, node_bands};
+use crate::select::{self, Band, BandId, Runtime, node_bands};
 
 /// One node kind that needs an image.
 #[derive(Clone, Debug)]
@@ -35,21 +37,18 @@ pub(super) struct Demands {
 }
 
 impl Demands {
-    /// Collects what `definition` asks for.
-    pub(super) fn collect(definition: &Definition, catalog: &Catalog) -> Result<Self, CatalogError> {
+    /// Collects what `definition` asks for. Runtimes that it does not state are those of `day`.
+    pub(super) fn collect(
+        definition: &Definition,
+        catalog: &Catalog,
+        day: Date,
+    ) -> Result<Self, CatalogError> {
         let mut demands = Self::default();
-        let mut embedded = Vec::new();
-        let mut all_known = !definition.releases.is_empty();
-        for wanted in &definition.releases {
-            let release = catalog.release(&wanted.id)?;
-            let own = release
-                .facts
-                .containerd
-                .as_deref()
-                .and_then(|version| format!("containerd@{version}").parse().ok());
-            all_known &= own.is_some();
-            let runtimes = scope(&definition.runtimes, own.as_slice());
-            embedded.extend(own.iter().cloned());
+        let releases: Vec<Release> =
+            definition.releases.iter().map(|wanted| catalog.release(&wanted.id)).collect::<Result<_, _>>()?;
+        let scope = Scope::new(definition, catalog, &releases, day);
+        for (wanted, release) in definition.releases.iter().zip(&releases) {
+            let runtimes = scope.of(release);
             let needs = catalog.needs(&wanted.id, &wanted.with, &definition.nodes)?;
             for need in &needs.images {
                 let source =
@@ -68,17 +67,15 @@ impl Demands {
                 }
             }
             // Software that runs on any cluster, such as OpenKruise, need not run on every node of it.
-            if release.kubernetes.is_some() {
+            if is_cluster(release) {
                 demands.check_rows(&wanted.id, &definition.nodes);
             }
             demands.problems.extend(needs.problems.into_iter().map(|problem| (wanted.id.clone(), problem)));
         }
-        // Where every release brings its own runtime, the other images run on those as well.
-        let runtimes = scope(&definition.runtimes, if all_known { &embedded } else { &[] });
         for image in &definition.images {
             for node in &image.nodes {
                 let source = NeededBy::list(&image.source);
-                demands.add(&image.reference, source, node, node_bands(node, &runtimes));
+                demands.add(&image.reference, source, node, node_bands(node, &scope.everywhere));
             }
         }
         for chart in &definition.charts {
@@ -86,6 +83,14 @@ impl Demands {
             wanted.whole.push(NeededBy::list(CHARTS_LIST));
         }
         Ok(demands)
+    }
+
+    /// The bands that count for anything, sorted.
+    pub(super) fn bands(&self) -> Vec<BandId> {
+        let demands = self.images.values().flat_map(|wanted| &wanted.demands);
+        let bands: BTreeSet<BandId> =
+            demands.flat_map(|demand| &demand.bands).map(|band| band.id()).collect();
+        bands.into_iter().collect()
     }
 
     fn add(&mut self, reference: &Reference, source: NeededBy, node: &NodeKind, bands: Vec<&'static Band>) {
@@ -126,7 +131,46 @@ impl Demands {
     }
 }
 
-/// The runtimes that count: what the definition states, or else what the releases bring.
-fn scope(stated: &[Runtime], own: &[Runtime]) -> Vec<Runtime> {
-    if stated.is_empty() { own.to_vec() } else { stated.to_vec() }
+/// The runtimes that count.
+struct Scope {
+    stated: bool,
+    /// The runtimes for what does not bring its own.
+    everywhere: Vec<Runtime>,
+}
+
+impl Scope {
+    /// What the definition states; or else what its releases ship, and what is still supported on `day` if a cluster's
+    /// release ships none or there is no cluster's release.
+    fn new(definition: &Definition, catalog: &Catalog, releases: &[Release], day: Date) -> Self {
+        if !definition.runtimes.is_empty() {
+            return Self { stated: true, everywhere: definition.runtimes.clone() };
+        }
+        let mut everywhere: Vec<Runtime> = Vec::new();
+        everywhere.extend(releases.iter().filter_map(shipped));
+        // Software such as OpenKruise runs on the nodes of the other releases.
+        if !releases.iter().any(is_cluster)
+            || releases.iter().any(|one| is_cluster(one) && shipped(one).is_none())
+        {
+            everywhere.extend(select::supported(catalog.runtimes(), day));
+        }
+        Self { stated: false, everywhere }
+    }
+
+    /// The runtimes that the images of `release` have to suit.
+    fn of(&self, release: &Release) -> Vec<Runtime> {
+        match shipped(release) {
+            Some(own) if !self.stated => vec![own],
+            _ => self.everywhere.clone(),
+        }
+    }
+}
+
+/// The containerd inside a release.
+fn shipped(release: &Release) -> Option<Runtime> {
+    format!("containerd@{}", release.facts.containerd.as_deref()?).parse().ok()
+}
+
+/// Whether the release is a Kubernetes distribution, and not software that runs on any.
+fn is_cluster(release: &Release) -> bool {
+    release.kubernetes.is_some()
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::NeededBy;
 use crate::oci::{Digest, NodeKind, Platform, Reference, RepositoryName, Tag};
+use crate::select::{Band, BandId};
 
 /// The version of the lock's form that this program writes. Locks of version 1 are read as well.
 pub const LOCK_VERSION: u32 = 2;
@@ -46,9 +47,12 @@ pub struct Lock {
     pub expires: Option<Timestamp>,
     /// The node kinds that the lock is complete for.
     pub nodes: Vec<NodeKind>,
-    /// The container runtimes in scope, as the definition states them; empty for all.
+    /// The container runtimes in scope, as the definition states them; empty if it states none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runtimes: Vec<String>,
+    /// The client bands that were in scope, sorted. Locks of schema 1 have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bands: Vec<BandId>,
     /// The releases that the images belong to.
     #[serde(default)]
     pub releases: Vec<LockedRelease>,
@@ -268,7 +272,7 @@ pub struct ProofRow {
     pub node: NodeKind,
     /// How many images the node kind needs for it.
     pub images: usize,
-    /// The client bands that were tried.
+    /// The labels of the client bands that were tried. [`Lock::covers`] tells whether one of them was.
     pub clients: Vec<String>,
     /// What would not run and was allowed to be missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -348,6 +352,15 @@ impl Lock {
         let mut json = serde_json::to_vec_pretty(self).expect("a lock has nothing that JSON cannot hold");
         json.push(b'\n');
         json
+    }
+
+    /// Returns whether the proof is for nodes of `kind` whose client follows `band`.
+    pub fn covers(&self, kind: &NodeKind, band: &Band) -> bool {
+        let mut rows = self.proof.iter().filter(|row| row.node == *kind);
+        if self.schema_version == 1 {
+            return rows.any(|row| row.clients.contains(&band.label()));
+        }
+        rows.next().is_some() && self.bands.contains(&band.id())
     }
 
     /// Whether the bundle is refused at `now`.
@@ -468,6 +481,7 @@ pub(crate) mod tests {
             expires: None,
             nodes: vec!["linux/amd64".parse().unwrap()],
             runtimes: Vec::new(),
+            bands: Vec::new(),
             releases: Vec::new(),
             images: vec![LockedImage {
                 reference: "registry.k8s.io/pause:3.9".parse().unwrap(),
@@ -521,6 +535,33 @@ pub(crate) mod tests {
             refused(&|lock| lock.blobs.iter_mut().for_each(|blob| blob.manifest = false)),
             LockError::Inconsistent(_)
         ));
+    }
+
+    #[test]
+    fn proof_covers_bands_by_id() {
+        let kind: NodeKind = "windows(10.0.20348)/amd64".parse().unwrap();
+        let bands = |runtime: &str| crate::select::node_bands(&kind, &[runtime.parse().unwrap()]);
+        let (tried, other) = (bands("containerd@2.3")[0], bands("containerd@1.6.20")[0]);
+        let mut lock = sample(b"manifest", b"layer");
+        lock.nodes.push(kind.clone());
+        lock.bands = vec![tried.id()];
+        lock.proof.push(ProofRow {
+            release: "images".to_owned(),
+            node: kind.clone(),
+            images: 1,
+            clients: vec!["another label".to_owned()],
+            missing: Vec::new(),
+        });
+        let lock = Lock::from_json(&lock.to_json()).unwrap();
+        assert!(lock.covers(&kind, tried) && !lock.covers(&kind, other));
+        assert!(!lock.covers(&"windows(10.0.26100)/amd64".parse().unwrap(), tried));
+        // Locks of schema 1 have labels and no ids.
+        let mut old = lock;
+        old.schema_version = 1;
+        old.bands.clear();
+        old.proof[0].clients = vec![other.label()];
+        let old = Lock::from_json(&old.to_json()).unwrap();
+        assert!(old.covers(&kind, other) && !old.covers(&kind, tried));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use jiff::civil::Date;
 
 use super::demand::{Demands, Wanted};
 use super::files;
@@ -109,6 +110,8 @@ pub struct ResolveOptions<'a> {
     pub allow_problems: BTreeSet<String>,
     /// How many references are resolved at the same time.
     pub concurrency: usize,
+    /// The day that decides which runtimes are still supported, for a definition that states none.
+    pub day: Date,
     /// The sizes of the definition's files, which only their servers know.
     pub files: Vec<LockedFile>,
     /// Is told how many references there are, and how many are resolved.
@@ -137,10 +140,10 @@ pub async fn resolve<M: Manifests>(
     upstream: &M,
     options: ResolveOptions<'_>,
 ) -> Result<Resolution, ResolveError> {
-    let mut demands = Demands::collect(definition, catalog)?;
+    let mut demands = Demands::collect(definition, catalog, options.day)?;
     demands.problems.extend(files::unlisted(definition, catalog)?);
     let results = resolve_images(&demands.images, upstream, definition.evidence, &options).await?;
-    let mut found = Found { gaps: demands.empty, ..Found::default() };
+    let mut found = Found { gaps: std::mem::take(&mut demands.empty), ..Found::default() };
     for result in results {
         found.add(result)?;
     }
@@ -169,6 +172,7 @@ pub async fn resolve<M: Manifests>(
         expires: definition.expires,
         nodes: definition.nodes.clone(),
         runtimes: definition.runtimes.iter().map(ToString::to_string).collect(),
+        bands: demands.bands(),
         releases: definition
             .releases
             .iter()

@@ -106,6 +106,7 @@ fn resolve_with(
         allow_missing: allow_missing.iter().map(|text| text.parse().unwrap()).collect(),
         allow_problems: BTreeSet::new(),
         concurrency: 3,
+        day: jiff::civil::date(2026, 9, 1),
         files: Vec::new(),
         progress: &|_, _| (),
     };
@@ -454,7 +455,8 @@ proptest! {
             platforms.iter().enumerate().map(|(n, platform)| table.image(platform, &n.to_string())).collect();
         let root = table.index(&entries);
         table.tag("r.io/a:1", &root);
-        let resolved = resolve_with(&table, node, "images: [r.io/a:1]", &[]);
+        let every = "runtimes: [containerd, docker, docker-containerd, cri-o]\nimages: [r.io/a:1]";
+        let resolved = resolve_with(&table, node, every, &[]);
         let kind: NodeKind = node.parse().unwrap();
         let stated: Vec<Option<Platform>> = platforms.iter().map(|text| Some(text.parse().unwrap())).collect();
         let choices: Vec<_> = node_bands(&kind, &[]).iter().map(|band| band.choose(&kind.platform(), &stated)).collect();
@@ -468,4 +470,53 @@ proptest! {
             }
         }
     }
+}
+
+/// The bands of a lock for `nodes`, by their ids.
+fn bands_of(definition: &str, day: jiff::civil::Date) -> Vec<String> {
+    let catalog = Catalog::builtin().unwrap();
+    let text =
+        format!("apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {{name: t}}\nspec:\n{definition}");
+    let definition = Definition::parse(Path::new("t.yaml"), &text, &catalog).unwrap();
+    let demands = demand::Demands::collect(&definition, &catalog, day).unwrap();
+    demands.bands().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn default_scope_is_what_is_supported_that_day() {
+    let images = "  nodes: [windows/ltsc2022]\n  images: [r.io/a:1]\n";
+    let on = |day: &str| bands_of(images, day.parse().unwrap());
+    let newer = ["containerd@2.1.6/windows", "containerd@2.3.0/windows", "containerd@2.4.0/windows"];
+    let containerd = |bands: Vec<String>| {
+        bands.into_iter().filter(|band| band.starts_with("containerd@")).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        containerd(on("2026-06-01")),
+        [&["containerd@1.7.0/windows", "containerd@1.7.6/windows", "containerd@2.1.0/windows"], &newer[..]]
+            .concat()
+    );
+    assert_eq!(containerd(on("2027-03-31")), ["containerd@1.7.6/windows", newer[1], newer[2]]);
+    assert_eq!(containerd(on("2027-04-01")), newer[1..]);
+    assert!(on("2026-06-01").iter().any(|band| band.starts_with("docker@")), "{:?}", on("2026-06-01"));
+    let linux = bands_of("  nodes: [linux/amd64]\n  images: [r.io/a:1]\n", jiff::civil::date(2026, 9, 1));
+    assert!(linux.contains(&"skopeo@0.0.0".to_owned()), "{linux:?}");
+    let stated = "  nodes: [windows/ltsc2022]\n  runtimes: [containerd@1.4]\n  images: [r.io/a:1]\n";
+    assert_eq!(bands_of(stated, jiff::civil::date(2026, 9, 1)), ["containerd@0.0.0/windows"]);
+}
+
+#[test]
+fn default_scope_is_what_the_releases_ship() {
+    let day = jiff::civil::date(2026, 9, 1);
+    let with = |releases: &str| {
+        let text = format!("  nodes: [linux/amd64]\n  releases: [{releases}]\n  images: [r.io/a:1]\n");
+        bands_of(&text, day)
+    };
+    let k0s = "{k0s: v1.35.7+k0s.0}, {k0s: v1.36.3+k0s.2}";
+    assert_eq!(with(k0s), ["containerd@1.6.0/linux", "containerd@2.3.0/linux"]);
+    // Software without a runtime of its own runs on the nodes of the others.
+    assert_eq!(with(&format!("{k0s}, {{openkruise: v1.9.0}}")), with(k0s));
+    let mixed = with("{k0s: v1.35.7+k0s.0}, {kubeadm: v1.36.3}");
+    assert!(mixed.contains(&"containerd@1.6.0/linux".to_owned()) && mixed.len() > 3, "{mixed:?}");
+    assert!(with("{kubeadm: v1.36.3}").contains(&"skopeo@0.0.0".to_owned()));
+    assert!(!with("{kubeadm: v1.36.3}").contains(&"containerd@0.0.0/linux".to_owned()));
 }

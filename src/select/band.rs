@@ -1,5 +1,9 @@
 //! Bands: the versions of a client that follow one rule.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use super::client::{ANY, Client, Version};
 use super::reason;
 use super::rule::Rule;
@@ -18,6 +22,18 @@ pub struct Band {
     from: Version,
     to: Version,
     rule: Rule,
+}
+
+/// The stable name of a band, for files: the client, the first version that follows the rule, and the operating system
+/// if the rule is for one: `containerd@1.7.6/windows`, `skopeo@0.0.0`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BandId(Box<str>);
+
+impl fmt::Display for BandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// What a client does with an index.
@@ -60,6 +76,13 @@ impl Band {
         } else {
             format!("{} {}", self.client, self.versions)
         }
+    }
+
+    /// Returns the stable name of the band. The label is for people and may change.
+    pub fn id(&self) -> BandId {
+        let [major, minor, patch] = self.from;
+        let os = self.os.map(|os| format!("/{os}")).unwrap_or_default();
+        BandId(format!("{}@{major}.{minor}.{patch}{os}", self.client).into())
     }
 
     /// Whether hosts with this operating system follow this rule.

@@ -64,9 +64,12 @@ pub(super) type Version = [u32; 3];
 pub(super) const ANY: u32 = u32::MAX;
 
 /// A client, or some versions of it: `containerd`, `containerd@2`, `containerd@1.7`, `docker@29.6.1`.
+///
+/// `containerd://1.7.27`, as the Kubernetes API has it, means the same as `containerd@1.7.27`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Runtime {
     client: Client,
+    name: &'static str,
     from: Version,
     to: Version,
     text: Box<str>,
@@ -92,6 +95,16 @@ impl Runtime {
         self.client
     }
 
+    /// Returns the name of the program, `cri-o`, where several of them share the rules of one client.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns whether the unreleased main branch is meant.
+    pub(super) fn is_main(&self) -> bool {
+        self.from == [ANY; 3]
+    }
+
     /// The versions that are meant, from the first to the last.
     pub(super) fn range(&self) -> (Version, Version) {
         (self.from, self.to)
@@ -108,16 +121,19 @@ impl FromStr for Runtime {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let shown = || text.chars().take(80).collect::<String>();
-        let (name, version) = text.split_once('@').map_or((text, None), |(name, v)| (name, Some(v)));
-        let client = match name {
-            "containerd" => Client::Containerd,
-            "docker" => Client::Docker,
-            "docker-containerd" => Client::DockerContainerd,
-            "skopeo" | "cri-o" | "crio" | "podman" | "buildah" => Client::Skopeo,
-            "crane" | "ko" => Client::Crane,
-            "oras" => Client::Oras,
-            "regclient" | "regctl" | "regsync" => Client::Regclient,
-            "k0s" => Client::K0s,
+        let split = text.split_once("://").or_else(|| text.split_once('@'));
+        let (name, version) = split.map_or((text, None), |(name, version)| (name, Some(version)));
+        let (client, name) = match name {
+            "containerd" => (Client::Containerd, "containerd"),
+            "docker" => (Client::Docker, "docker"),
+            "docker-containerd" => (Client::DockerContainerd, "docker"),
+            "cri-o" | "crio" => (Client::Skopeo, "cri-o"),
+            "podman" => (Client::Skopeo, "podman"),
+            "skopeo" | "buildah" => (Client::Skopeo, "skopeo"),
+            "crane" | "ko" => (Client::Crane, "crane"),
+            "oras" => (Client::Oras, "oras"),
+            "regclient" | "regctl" | "regsync" => (Client::Regclient, "regclient"),
+            "k0s" => (Client::K0s, "k0s"),
             _ => return Err(ParseRuntimeError::Client(shown())),
         };
         let (from, to) = match version {
@@ -125,7 +141,7 @@ impl FromStr for Runtime {
             Some("main") => ([ANY; 3], [ANY; 3]),
             Some(version) => versions(version).ok_or_else(|| ParseRuntimeError::Version(shown()))?,
         };
-        Ok(Self { client, from, to, text: text.into() })
+        Ok(Self { client, name, from, to, text: text.replacen("://", "@", 1).into() })
     }
 }
 
@@ -176,6 +192,10 @@ mod tests {
             ("containerd@1.7.x", &["containerd 1.7.0-1.7.5", "containerd 1.7.6-2.0.x"]),
             ("containerd@v2.0.3", &["containerd 1.7.6-2.0.x"]),
             ("containerd@2.1.6-rc.1", &["containerd 2.1.6-2.2.x"]),
+            ("containerd://1.7.27", &["containerd 1.7.6-2.0.x"]),
+            ("containerd://v2.3.1-k3s1", &["containerd 2.3.x"]),
+            ("docker://29.3", &["docker 19.03-29"]),
+            ("cri-o://1.31.0", &["skopeo"]),
             (
                 "containerd@2",
                 &[
@@ -209,6 +229,10 @@ mod tests {
             "containerd@one",
             "@1",
             "docker@1..2",
+            "containerd://",
+            "rkt://1.30",
+            "containerd://1.7@2",
+            "docker://Unknown",
         ] {
             assert!(bad.parse::<Runtime>().is_err(), "{bad}");
         }
@@ -218,9 +242,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics(text in "[a-z0-9@.x*+-]{0,30}") {
+        fn never_panics(text in "[a-z0-9@:/.x*+-]{0,30}") {
             if let Ok(runtime) = text.parse::<Runtime>() {
-                prop_assert_eq!(runtime.to_string(), text);
+                prop_assert_eq!(runtime.to_string(), text.replacen("://", "@", 1));
             }
         }
 

@@ -22,13 +22,15 @@ mod regclient;
 mod rule;
 mod scope;
 mod spelling;
+mod support;
 #[cfg(test)]
 mod tests;
 mod versions;
 
-pub use band::{Band, Choice};
+pub use band::{Band, BandId, Choice};
 pub use client::{Client, ParseRuntimeError, Runtime};
 pub use reason::can_run;
+pub use support::{UnknownVersion, supported, unknown_version};
 
 use crate::oci::NodeKind;
 

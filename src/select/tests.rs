@@ -376,3 +376,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn band_ids_are_unique_and_stable() {
+    let ids: Vec<String> = bands().iter().map(|band| band.id().to_string()).collect();
+    let distinct: std::collections::BTreeSet<&String> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len());
+    for id in
+        ["containerd@0.0.0/windows", "containerd@1.7.6/windows", "containerd@2.3.0/linux", "skopeo@0.0.0"]
+    {
+        assert!(ids.iter().any(|own| own == id), "{id}: {ids:?}");
+    }
+}

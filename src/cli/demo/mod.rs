@@ -19,6 +19,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::build::UpstreamBlobs;
+use super::clock;
 use super::error::{CliError, Kind};
 use super::output::{self, human_bytes, table};
 use super::runtime::{self, Context, stop_signal};
@@ -166,6 +167,7 @@ async fn lock(reader: &Upstream) -> Result<Lock, CliError> {
         allow_missing: std::collections::BTreeSet::new(),
         allow_problems: std::collections::BTreeSet::new(),
         concurrency: 4,
+        day: clock::today()?,
         files: Vec::new(),
         progress: &|_, _| (),
     };

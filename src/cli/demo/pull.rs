@@ -2,7 +2,7 @@
 
 use dray::oci::{Document, NodeKind, Platform, RepositoryName};
 use dray::resolve::{Lock, LockedImage};
-use dray::select::{self, Runtime};
+use dray::select::{self, Band};
 use dray::upstream::Upstream;
 use serde::Serialize;
 
@@ -25,8 +25,8 @@ pub(super) struct Pulled {
 
 /// Pulls every image that `node` needs, once as each runtime in the scope of the lock.
 pub(super) async fn pull_as(node: &NodeKind, lock: &Lock, site: &Upstream) -> Result<Pulled, CliError> {
-    let runtimes: Vec<Runtime> = lock.runtimes.iter().filter_map(|text| text.parse().ok()).collect();
-    let bands = select::node_bands(node, &runtimes);
+    let bands: Vec<&Band> =
+        select::node_bands(node, &[]).into_iter().filter(|band| lock.covers(node, band)).collect();
     let mut pulled = Pulled {
         node: node.clone(),
         ready: !bands.is_empty(),

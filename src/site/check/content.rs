@@ -107,13 +107,11 @@ impl<'a> Shelf<'a> {
     /// Says when locks were made for other runtimes than a Windows node has: they keep only what those download.
     fn unproven(&self, kind: &NodeKind, bands: &[&'static Band]) -> Option<String> {
         let Source::Locks(locks) = self.source else { return None };
-        let rows: Vec<_> =
-            locks.iter().flat_map(|lock| &lock.proof).filter(|row| row.node == *kind).collect();
-        if !kind.is_windows() || rows.is_empty() {
+        let mut rows = locks.iter().flat_map(|lock| &lock.proof);
+        if !kind.is_windows() || !rows.any(|row| row.node == *kind) {
             return None;
         }
-        let proven = |band: &&&Band| rows.iter().any(|row| row.clients.contains(&band.label()));
-        let other = bands.iter().find(|band| !proven(band))?;
+        let other = bands.iter().find(|band| !locks.iter().any(|lock| lock.covers(kind, band)))?;
         Some(format!(
             "the lock was made for other runtimes than {}; state it in the definition's `runtimes`",
             other.label()

@@ -82,18 +82,12 @@ fn node(object: &Value, windows: &WindowsTable) -> Result<Node, ObjectsError> {
     Ok(Node {
         kind,
         kubelet: info("kubeletVersion").unwrap_or_default().to_owned(),
-        runtime: info("containerRuntimeVersion").and_then(runtime),
+        runtime: info("containerRuntimeVersion").and_then(|version| version.parse().ok()),
         control_plane: CONTROL_PLANE.iter().any(role)
             || label("node.k0sproject.io/role") == Some("control-plane"),
         images: names.filter_map(Value::as_str).map(str::to_owned).collect(),
         name,
     })
-}
-
-/// `containerd://1.7.34` as the selectors name it.
-fn runtime(version: &str) -> Option<Runtime> {
-    let (client, version) = version.split_once("://")?;
-    format!("{client}@{version}").parse().ok()
 }
 
 /// The build of `Windows Server 2022 Datacenter`.
