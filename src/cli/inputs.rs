@@ -261,7 +261,6 @@ impl From<TrustError> for CliError {
 impl From<ResolveError> for CliError {
     fn from(error: ResolveError) -> Self {
         match error {
-            ResolveError::Upstream(error) => error.into(),
             ResolveError::Catalog(error) => Self::usage(error),
             ResolveError::Sizes { .. } => Self::new(Kind::Verification, error),
             ResolveError::Incomplete { ref gaps, ref blockers } => {
@@ -269,7 +268,14 @@ impl From<ResolveError> for CliError {
                 let clients = gaps.iter().any(|gap| !gap.clients.is_empty());
                 let problems: BTreeSet<String> =
                     blockers.iter().map(|(_, problem)| problem.id.clone()).collect();
-                let mut error = Self::new(Kind::Incomplete, error);
+                let kinds: Vec<Kind> = gaps.iter().map(|gap| upstream::gap_exit_kind(gap.kind)).collect();
+                // What all failures have in common says more than that something is missing.
+                let kind = match kinds.first() {
+                    Some(first) if blockers.is_empty() && kinds.iter().all(|kind| kind == first) => *first,
+                    _ => Kind::Incomplete,
+                };
+                let hints: BTreeSet<String> = gaps.iter().filter_map(|gap| gap.hint.clone()).collect();
+                let mut error = hints.into_iter().fold(Self::new(kind, error), Self::hint);
                 if clients {
                     error = error.hint("if those clients are not on your nodes, state `spec.runtimes`");
                 }

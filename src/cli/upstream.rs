@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use dray::resolve::GapKind;
 use dray::site::RegistryUrl;
-use dray::upstream::{CredentialStore, Options, Problem, Pusher, Upstream, UpstreamError};
+use dray::upstream::{CredentialStore, Options, Pusher, Upstream, UpstreamError};
 
 use super::error::{CliError, Kind};
 use super::global::Global;
@@ -44,14 +45,30 @@ fn options(global: &Global) -> Result<Options, CliError> {
     })
 }
 
-/// The exit code that an error of the upstream ends the command with.
+/// Returns the exit code that an error of the upstream ends the command with.
 pub(crate) fn exit_kind(error: &UpstreamError) -> Kind {
-    match error.problem() {
-        None => Kind::Usage,
-        Some(Problem::Missing(_)) if matches!(error, UpstreamError::Push { .. }) => Kind::Failed,
-        Some(Problem::Missing(_)) => Kind::Incomplete,
-        Some(Problem::Digest { .. } | Problem::Size { .. }) => Kind::Verification,
-        Some(_) => Kind::Failed,
+    match error {
+        UpstreamError::Setup(_) => Kind::Usage,
+        UpstreamError::Read { .. } => gap_exit_kind(GapKind::of(error)),
+        UpstreamError::Push { .. } => match GapKind::of(error) {
+            GapKind::Damaged => Kind::Verification,
+            _ => Kind::Failed,
+        },
+    }
+}
+
+/// Returns the exit code for content that cannot be had for this reason alone.
+pub(crate) fn gap_exit_kind(kind: GapKind) -> Kind {
+    match kind {
+        GapKind::Unreachable | GapKind::Credentials => Kind::Failed,
+        GapKind::Damaged => Kind::Verification,
+        GapKind::Missing
+        | GapKind::Denied
+        | GapKind::RateLimited
+        | GapKind::Unreadable
+        | GapKind::Schema1
+        | GapKind::Platform
+        | GapKind::Scope => Kind::Incomplete,
     }
 }
 

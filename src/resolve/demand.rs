@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 
-use super::{CHARTS_LIST, Definition, Gap, NeededBy};
+use super::{CHARTS_LIST, Definition, Gap, GapKind, NeededBy};
 use crate::catalog::{Catalog, CatalogError, Problem, Release, ReleaseId};
 use crate::oci::{NodeKind, Reference};
 use crate::select::{self, Band, BandId, Runtime, node_bands};
@@ -24,6 +24,27 @@ pub(super) struct Wanted {
     pub(super) demands: Vec<Demand>,
     /// Who wants it as it is, for no node in particular.
     pub(super) whole: Vec<NeededBy>,
+}
+
+impl Wanted {
+    /// Returns the node kinds that need the image.
+    pub(super) fn nodes(&self) -> BTreeSet<NodeKind> {
+        self.demands.iter().map(|demand| demand.node.clone()).collect()
+    }
+
+    /// Returns who needs the image.
+    pub(super) fn sources(&self) -> BTreeSet<NeededBy> {
+        self.demands.iter().map(|demand| &demand.source).chain(&self.whole).cloned().collect()
+    }
+
+    /// Returns who needs the image on these node kinds; everybody if there are none.
+    pub(super) fn sources_on(&self, nodes: &BTreeSet<NodeKind>) -> BTreeSet<NeededBy> {
+        if nodes.is_empty() {
+            return self.sources();
+        }
+        let demands = self.demands.iter().filter(|demand| nodes.contains(&demand.node));
+        demands.map(|demand| demand.source.clone()).collect()
+    }
 }
 
 /// Everything that a definition asks for.
@@ -95,13 +116,11 @@ impl Demands {
 
     fn add(&mut self, reference: &Reference, source: NeededBy, node: &NodeKind, bands: Vec<&'static Band>) {
         if bands.is_empty() {
+            let reason = "none of `spec.runtimes` runs on this node kind".to_owned();
             self.empty.push(Gap {
-                reference: Some(reference.clone()),
-                node: Some(node.clone()),
-                clients: Vec::new(),
+                nodes: vec![node.clone()],
                 needed_by: vec![source.clone()],
-                evidence: false,
-                reason: "none of `spec.runtimes` runs on this node kind".to_owned(),
+                ..Gap::new(Some(reference.clone()), GapKind::Scope, reason)
             });
         }
         let wanted = self.images.entry(reference.clone()).or_default();
@@ -118,14 +137,8 @@ impl Demands {
                     .any(|demand| demand.source.release().as_ref() == Some(release) && demand.node == *node)
             };
             if !self.images.values().any(needed) {
-                self.empty.push(Gap {
-                    reference: None,
-                    node: Some(node.clone()),
-                    clients: Vec::new(),
-                    needed_by: Vec::new(),
-                    evidence: false,
-                    reason: format!("the catalog knows no image of {release} that this node kind would run"),
-                });
+                let reason = format!("the catalog knows no image of {release} that this node kind would run");
+                self.empty.push(Gap { nodes: vec![node.clone()], ..Gap::new(None, GapKind::Scope, reason) });
             }
         }
     }

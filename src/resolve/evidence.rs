@@ -35,7 +35,23 @@ pub(super) struct Gathered {
     /// The manifests, with the tags that they are found by.
     pub(super) found: Vec<(Descriptor, Option<Tag>, Document)>,
     /// Why there may be more: it was denied, or reading failed. That nothing is published is no trouble.
-    pub(super) trouble: Option<String>,
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// Why there may be more evidence than was found.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// It was denied, or reading failed.
+    #[error("its evidence {}: {}", if .0.is_auth() { "is denied" } else { "cannot be read" }, said(.0))]
+    Upstream(UpstreamError),
+    /// More than any image has.
+    #[error("it has more than {0} signatures and attestations")]
+    TooMuch(usize),
+}
+
+/// Returns what went wrong; which image and host it was is said elsewhere.
+fn said(error: &UpstreamError) -> String {
+    error.problem().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 impl<'a, 'r, M: Manifests, U: Manifests> Search<'a, 'r, M, U> {
@@ -54,12 +70,9 @@ impl<'a, 'r, M: Manifests, U: Manifests> Search<'a, 'r, M, U> {
     pub(super) async fn run(mut self) -> Gathered {
         while let Some(subject) = self.subjects.pop_front() {
             let trouble = match self.about(&subject).await {
-                Ok(()) if self.found.len() > MAX_EVIDENCE => {
-                    format!("it has more than {MAX_EVIDENCE} signatures and attestations")
-                }
+                Ok(()) if self.found.len() > MAX_EVIDENCE => Trouble::TooMuch(MAX_EVIDENCE),
                 Ok(()) => continue,
-                Err(error) if error.is_auth() => format!("its evidence is denied: {error}"),
-                Err(error) => format!("its evidence cannot be read: {error}"),
+                Err(error) => Trouble::Upstream(error),
             };
             return Gathered { found: self.found, trouble: Some(trouble) };
         }

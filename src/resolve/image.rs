@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::demand::{Demand, Wanted};
-use super::evidence::{Gathered, Search};
+use super::evidence::{Gathered, Search, Trouble};
 use super::tree::{Entry, Reader};
-use super::{Child, Evidence, Gap, LockedBlob, LockedImage, NeededBy, Root};
+use super::{Child, Evidence, Gap, GapKind, LockedBlob, LockedImage, Root};
 use crate::oci::{Descriptor, Digest, Document, Image, Index, NodeKind, Platform, Reference, RepositoryName};
 use crate::select;
 use crate::upstream::{Manifests, UpstreamError};
@@ -22,42 +22,51 @@ pub(super) struct Resolved {
     pub(super) unproved: bool,
 }
 
-/// Resolves `reference` for everybody in `wanted`. A reference that the upstream does not have gives gaps only.
+/// What resolving one reference came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The reference was read. Parts of it may be missing, as its gaps say.
+    Resolved(Box<Resolved>),
+    /// The reference cannot be had.
+    Failed(Box<Gap>),
+}
+
+/// Resolves `reference` for everybody in `wanted`.
+///
+/// No failure ends anything but the part of the reference that it concerns.
 pub(super) async fn resolve<M: Manifests>(
     reader: &Reader<'_, M>,
     upstream: &M,
     reference: &Reference,
     wanted: &Wanted,
     evidence: bool,
-) -> Result<Result<Resolved, Vec<Gap>>, UpstreamError> {
+) -> Outcome {
+    let failed = |error: &UpstreamError| {
+        Outcome::Failed(Box::new(Gap {
+            nodes: wanted.nodes().into_iter().collect(),
+            needed_by: wanted.sources().into_iter().collect(),
+            ..Gap::from_error(reference, error)
+        }))
+    };
     let fetched = match upstream.manifest(reference).await {
         Ok(fetched) => fetched,
-        Err(error) if error.is_missing() => return Ok(Err(vec![absent(reference, wanted, &error)])),
-        Err(error) => return Err(error),
+        Err(error) => return failed(&error),
     };
     reader.remember(&fetched.digest, &fetched.document);
     let mut work = Work::new(reader, reference, &fetched.digest, &fetched.document, wanted);
     match &fetched.document {
-        Document::Index(index) => work.index(index, wanted).await?,
-        Document::Image(image) => work.single(image, wanted).await?,
+        Document::Index(index) => {
+            // Without all entries nobody can say what a client would take.
+            if let Err(error) = work.index(index, wanted).await {
+                return failed(&error);
+            }
+        }
+        Document::Image(image) => work.single(image, wanted).await,
     }
     if evidence {
         work.evidence(upstream).await;
     }
-    Ok(Ok(work.finish()))
-}
-
-fn absent(reference: &Reference, wanted: &Wanted, error: &UpstreamError) -> Gap {
-    let sources = wanted.demands.iter().map(|demand| &demand.source).chain(&wanted.whole);
-    let sources: BTreeSet<NeededBy> = sources.cloned().collect();
-    Gap {
-        reference: Some(reference.clone()),
-        node: None,
-        clients: Vec::new(),
-        needed_by: sources.into_iter().collect(),
-        evidence: false,
-        reason: error.to_string(),
-    }
+    Outcome::Resolved(Box::new(work.finish()))
 }
 
 struct Work<'a, 'r, M> {
@@ -78,9 +87,6 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
         document: &Document,
         wanted: &Wanted,
     ) -> Self {
-        let sources = wanted.demands.iter().map(|demand| &demand.source).chain(&wanted.whole);
-        let needed_by: BTreeSet<NeededBy> = sources.cloned().collect();
-        let nodes: BTreeSet<NodeKind> = wanted.demands.iter().map(|demand| demand.node.clone()).collect();
         let root = Root {
             media_type: document.media_type().to_owned(),
             digest: digest.clone(),
@@ -97,11 +103,11 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
                     reference: reference.clone(),
                     root: root.clone(),
                     platform: None,
-                    nodes: nodes.into_iter().collect(),
+                    nodes: wanted.nodes().into_iter().collect(),
                     children: Vec::new(),
                     blobs: Vec::new(),
                     evidence: Vec::new(),
-                    needed_by: needed_by.into_iter().collect(),
+                    needed_by: wanted.sources().into_iter().collect(),
                 },
                 blobs: Vec::new(),
                 gaps: Vec::new(),
@@ -127,6 +133,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
         let platforms: Vec<Option<Platform>> =
             entries.iter().map(|e| e.descriptor.platform.clone()).collect();
         let mut kept: BTreeMap<usize, BTreeSet<NodeKind>> = BTreeMap::new();
+        let mut unread: BTreeMap<Digest, (BTreeSet<NodeKind>, UpstreamError)> = BTreeMap::new();
         if !wanted.whole.is_empty() {
             kept.extend((0..entries.len()).map(|at| (at, BTreeSet::new())));
         }
@@ -138,7 +145,18 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
                 }
                 let fits = match choice.picks {
                     Some(at) if choice.checks_config => {
-                        self.entry_runs_on(&entries[at], &demand.node).await?
+                        match self.entry_runs_on(&entries[at], &demand.node).await {
+                            Ok(runs) => runs,
+                            Err(error) => {
+                                let digest = entries[at].descriptor.digest.clone();
+                                unread
+                                    .entry(digest)
+                                    .or_insert((BTreeSet::new(), error))
+                                    .0
+                                    .insert(demand.node.clone());
+                                true
+                            }
+                        }
                     }
                     Some(_) => choice.runs,
                     None => false,
@@ -149,7 +167,13 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             }
         }
         for (at, nodes) in kept {
-            self.keep(&entries[at], nodes).await?;
+            if let Err(error) = self.keep(&entries[at], &nodes).await {
+                let digest = entries[at].descriptor.digest.clone();
+                unread.entry(digest).or_insert((BTreeSet::new(), error)).0.extend(nodes);
+            }
+        }
+        for (digest, (nodes, error)) in unread {
+            self.unreadable(wanted, &digest, nodes, &error);
         }
         Ok(())
     }
@@ -163,12 +187,13 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
     }
 
     /// Keeps an entry with everything below it.
-    async fn keep(&mut self, entry: &Entry, nodes: BTreeSet<NodeKind>) -> Result<(), UpstreamError> {
-        let nodes: Vec<NodeKind> = nodes.into_iter().collect();
+    async fn keep(&mut self, entry: &Entry, nodes: &BTreeSet<NodeKind>) -> Result<(), UpstreamError> {
+        let nodes: Vec<NodeKind> = nodes.iter().cloned().collect();
+        let document = self.reader.document(self.name, &entry.descriptor.digest).await?;
         for index in &entry.through {
             self.child(index, &nodes, Vec::new());
         }
-        let blobs = match self.reader.document(self.name, &entry.descriptor.digest).await? {
+        let blobs = match document {
             Document::Image(image) => self.image_blobs(&image),
             Document::Index(_) => Vec::new(),
         };
@@ -197,9 +222,15 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
     }
 
     /// Takes a single manifest; runtimes take it too without looking, so its configuration is looked at here.
-    async fn single(&mut self, image: &Image, wanted: &Wanted) -> Result<(), UpstreamError> {
+    async fn single(&mut self, image: &Image, wanted: &Wanted) {
         self.resolved.image.blobs = self.image_blobs(image);
-        let platform = self.reader.platform_of(self.name, image).await?;
+        let platform = match self.reader.platform_of(self.name, image).await {
+            Ok(platform) => platform,
+            Err(error) => {
+                self.unreadable(wanted, &image.config.digest, wanted.nodes(), &error);
+                None
+            }
+        };
         if let Some(platform) = &platform {
             for demand in wanted.demands.iter().filter(|demand| !runs_on(&demand.node, platform)) {
                 let reason = format!("the reference is one image for {platform}, without an index");
@@ -207,7 +238,6 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             }
         }
         self.resolved.image.platform = platform;
-        Ok(())
     }
 
     /// Keeps what the upstream has to prove what the image is. What is there and cannot be read is a gap.
@@ -226,13 +256,21 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
         }
         self.resolved.image.evidence.sort();
         self.resolved.unproved = self.resolved.image.evidence.is_empty() && trouble.is_none();
-        self.resolved.gaps.extend(trouble.map(|reason| Gap {
-            reference: Some(self.resolved.image.reference.clone()),
-            node: None,
-            clients: Vec::new(),
-            needed_by: Vec::new(),
-            evidence: true,
-            reason,
+        let image = &self.resolved.image;
+        self.resolved.gaps.extend(trouble.map(|trouble| {
+            let gap = match &trouble {
+                Trouble::Upstream(error) => Gap::from_error(&image.reference, error),
+                Trouble::TooMuch(_) => {
+                    Gap::new(Some(image.reference.clone()), GapKind::Unreadable, String::new())
+                }
+            };
+            Gap {
+                nodes: image.nodes.clone(),
+                needed_by: image.needed_by.clone(),
+                evidence: true,
+                reason: trouble.to_string(),
+                ..gap
+            }
         }));
     }
 
@@ -262,16 +300,28 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
         });
     }
 
+    /// Notes that a part of the image, which these node kinds need, cannot be had.
+    fn unreadable(
+        &mut self,
+        wanted: &Wanted,
+        digest: &Digest,
+        nodes: BTreeSet<NodeKind>,
+        error: &UpstreamError,
+    ) {
+        self.resolved.gaps.push(Gap {
+            digest: Some(digest.clone()),
+            needed_by: wanted.sources_on(&nodes).into_iter().collect(),
+            nodes: nodes.into_iter().collect(),
+            ..Gap::from_error(&self.resolved.image.reference, error)
+        });
+    }
+
     /// Notes that a node kind would not run the image; the clients that agree why share one note.
     fn gap(&mut self, demand: &Demand, client: Option<String>, reason: String) {
         let reference = &self.resolved.image.reference;
         let gap = self.gaps.entry((demand.node.clone(), reason)).or_insert_with_key(|(node, reason)| Gap {
-            reference: Some(reference.clone()),
-            node: Some(node.clone()),
-            clients: Vec::new(),
-            needed_by: Vec::new(),
-            evidence: false,
-            reason: reason.clone(),
+            nodes: vec![node.clone()],
+            ..Gap::new(Some(reference.clone()), GapKind::Platform, reason.clone())
         });
         gap.clients.extend(client.filter(|client| !gap.clients.contains(client)));
         if !gap.needed_by.contains(&demand.source) {

@@ -5,6 +5,7 @@ mod definition;
 mod demand;
 mod evidence;
 mod files;
+mod gap;
 mod image;
 mod lock;
 mod needed_by;
@@ -14,12 +15,13 @@ mod tree;
 pub use definition::{
     API_VERSION, Definition, DefinitionError, MAX_DEFINITION_BYTES, WantedFile, WantedImage, WantedRelease,
 };
+pub use gap::{Gap, GapKind};
 pub use lock::{
     BundleName, Child, Evidence, LOCK_VERSION, Lock, LockError, LockedBlob, LockedFile, LockedImage,
     LockedRelease, MAX_LOCK_BYTES, ProofRow, RequiredBlob, Root,
 };
 pub use needed_by::{CHARTS_LIST, IMAGES_LIST, NeededBy};
-pub use resolver::{Gap, Resolution, ResolveError, ResolveOptions, resolve};
+pub use resolver::{Resolution, ResolveError, ResolveOptions, resolve};
 
 #[cfg(test)]
 pub(crate) use lock::tests as lock_tests;

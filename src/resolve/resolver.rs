@@ -2,66 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, StreamExt};
 use jiff::civil::Date;
 
 use super::demand::{Demands, Wanted};
 use super::files;
-use super::image::{self, Resolved};
+use super::image::{self, Outcome};
 use super::tree::Reader;
 use super::{
-    Definition, IMAGES_LIST, LOCK_VERSION, Lock, LockedBlob, LockedFile, LockedImage, LockedRelease,
-    NeededBy, ProofRow,
+    Definition, Gap, IMAGES_LIST, LOCK_VERSION, Lock, LockedBlob, LockedFile, LockedImage, LockedRelease,
+    ProofRow,
 };
 use crate::catalog::{Catalog, CatalogError, Problem, ReleaseId, Severity};
-use crate::oci::{Digest, NodeKind, Reference};
-use crate::upstream::{Manifests, UpstreamError};
-
-/// Something without which a node kind would not run.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Gap {
-    /// The image; none where a node kind has no image at all.
-    #[serde(rename = "ref")]
-    pub reference: Option<Reference>,
-    /// The node kind; none where the image is missing for all.
-    pub node: Option<NodeKind>,
-    /// The client bands that find nothing; empty where it makes no difference.
-    pub clients: Vec<String>,
-    /// What would not run.
-    pub needed_by: Vec<NeededBy>,
-    /// Whether only the evidence of the image is missing, and the image itself is there.
-    pub evidence: bool,
-    /// Why, for an operator.
-    pub reason: String,
-}
-
-impl Gap {
-    /// What is missing, for the proof.
-    fn missing(&self, reference: &Reference) -> String {
-        if self.evidence { format!("evidence of {reference}") } else { reference.to_string() }
-    }
-}
-
-impl std::fmt::Display for Gap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.reference, &self.node) {
-            (Some(reference), Some(node)) => write!(f, "{reference} for {node}")?,
-            (Some(reference), None) => write!(f, "{reference}")?,
-            (None, Some(node)) => write!(f, "{node}")?,
-            (None, None) => {}
-        }
-        write!(f, ": {}", self.reason)?;
-        let needed_by: Vec<String> = self.needed_by.iter().map(ToString::to_string).collect();
-        if !needed_by.is_empty() {
-            write!(f, "; needed by {}", needed_by.join(", "))?;
-        }
-        if !self.clients.is_empty() {
-            write!(f, "; on {}", self.clients.join(", "))?;
-        }
-        Ok(())
-    }
-}
+use crate::oci::{Digest, Reference};
+use crate::upstream::Manifests;
 
 /// Why there is no lock.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +23,6 @@ pub enum ResolveError {
     /// The catalog does not know a release or a feature.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// A registry could not be read.
-    #[error(transparent)]
-    Upstream(#[from] UpstreamError),
     /// Two documents state different sizes for the same content.
     #[error("{digest} is said to have {one} bytes and {other} bytes; one of its manifests lies")]
     Sizes {
@@ -142,7 +93,7 @@ pub async fn resolve<M: Manifests>(
 ) -> Result<Resolution, ResolveError> {
     let mut demands = Demands::collect(definition, catalog, options.day)?;
     demands.problems.extend(files::unlisted(definition, catalog)?);
-    let results = resolve_images(&demands.images, upstream, definition.evidence, &options).await?;
+    let results = resolve_images(&demands.images, upstream, definition.evidence, &options).await;
     let mut found = Found { gaps: std::mem::take(&mut demands.empty), ..Found::default() };
     for result in results {
         found.add(result)?;
@@ -201,17 +152,23 @@ async fn resolve_images<M: Manifests>(
     upstream: &M,
     evidence: bool,
     options: &ResolveOptions<'_>,
-) -> Result<Vec<Result<Resolved, Vec<Gap>>>, ResolveError> {
+) -> Vec<Outcome> {
     let reader = Reader::new(upstream);
     let done = std::sync::atomic::AtomicUsize::new(0);
     (options.progress)(0, images.len());
-    let one = async |(reference, wanted)| {
-        let result = image::resolve(&reader, upstream, reference, wanted, evidence).await?;
+    let one = async |(at, (reference, wanted))| {
+        let outcome = image::resolve(&reader, upstream, reference, wanted, evidence).await;
         let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
         (options.progress)(done, images.len());
-        Ok(result)
+        (at, outcome)
     };
-    stream::iter(images.iter().map(one)).buffer_unordered(options.concurrency.max(1)).try_collect().await
+    let mut outcomes: Vec<(usize, Outcome)> = stream::iter(images.iter().enumerate().map(one))
+        .buffer_unordered(options.concurrency.max(1))
+        .collect()
+        .await;
+    // Which answered first must not show in what is reported.
+    outcomes.sort_by_key(|(at, _)| *at);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 /// The references of `gaps`, each once.
@@ -231,11 +188,11 @@ struct Found {
 }
 
 impl Found {
-    fn add(&mut self, result: Result<Resolved, Vec<Gap>>) -> Result<(), ResolveError> {
-        let resolved = match result {
-            Ok(resolved) => resolved,
-            Err(gaps) => {
-                self.gaps.extend(gaps);
+    fn add(&mut self, outcome: Outcome) -> Result<(), ResolveError> {
+        let resolved = match outcome {
+            Outcome::Resolved(resolved) => *resolved,
+            Outcome::Failed(gap) => {
+                self.gaps.push(*gap);
                 return Ok(());
             }
         };
@@ -309,7 +266,7 @@ fn proof(definition: &Definition, images: &BTreeMap<Reference, Wanted>, allowed:
             }
             let is_here = |gap: &&Gap| {
                 gap.reference.as_ref() == Some(reference)
-                    && gap.node.as_ref().is_none_or(|node| *node == demand.node)
+                    && (gap.nodes.is_empty() || gap.nodes.contains(&demand.node))
             };
             for missing in allowed.iter().filter(is_here).map(|gap| gap.missing(reference)) {
                 if !proof.missing.contains(&missing) {

@@ -68,7 +68,7 @@ async fn credentials_are_found_where_podman_and_docker_keep_them() {
     explain_from(home.path(), &server).env("DOCKER_CONFIG", &elsewhere).succeed();
     explain_from(home.path(), &server).env("REGISTRY_AUTH_FILE", elsewhere.join("config.json")).succeed();
 
-    explain_from(home.path(), &server).fail_with(1).says(&[
+    explain_from(home.path(), &server).fail_with(4).says(&[
         "refused the request without credentials",
         "hint: no credentials for",
         "run/containers/auth.json",
@@ -87,7 +87,7 @@ async fn credential_helpers_are_asked() {
     let home = tempfile::tempdir().unwrap();
     write(&home.path().join(".docker/config.json"), r#"{"credsStore":"table","auths":{"ghcr.io":{}}}"#);
     // The helper knows the password of ghcr.io, and this server is not ghcr.io.
-    let asked = explain_from(home.path(), &server).fail_with(1);
+    let asked = explain_from(home.path(), &server).fail_with(4);
     asked.says(&["without credentials"]);
     // A request for ghcr.io by way of a proxy is one.
     let mut command = explain(home.path(), "ghcr.io/team/app:1.0");
