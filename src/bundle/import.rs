@@ -13,10 +13,9 @@ use super::Entry;
 use super::damage::Damage;
 use super::read::{Bundle, BundleError};
 use crate::oci::{
-    Descriptor, Digest, Document, MAX_MANIFEST_BYTES, ManifestError, Reference, RepositoryName, Tag,
-    media_type,
+    Digest, Document, MAX_MANIFEST_BYTES, ManifestError, Reference, RepositoryName, media_type,
 };
-use crate::resolve::{LockedBlob, LockedFile, LockedImage};
+use crate::resolve::{LockedBlob, LockedFile, LockedImage, tags_of};
 use crate::store::{Batch, HostedFile, ImportEntry, Store, StoreError, Writer};
 use crate::trust::{self, KeyId, PrivateKey};
 
@@ -201,6 +200,13 @@ pub fn import(
     for image in &whole {
         publish_image(bundle, &mut batch, image)?;
     }
+    let tags = lock.tags();
+    for (name, tag, meaning) in tags_of(whole.iter().copied()).iter() {
+        // A tag of an image that is damaged must not go to a pinned reference instead.
+        if tags.get(name, tag) == Some(meaning) {
+            batch.add_meaning(name, tag, meaning.clone())?;
+        }
+    }
     publish_bundle(bundle, &writer, &mut batch, &lost)?;
     let newest = store.import_log()?.pop();
     let record = ImportRecord {
@@ -378,7 +384,7 @@ fn copy_blob(
     Ok(Some(entry.size))
 }
 
-/// Adds the manifests of `image` to its repository and points its tag at the root.
+/// Adds the manifests of `image` to its repository.
 fn publish_image(bundle: &Bundle, batch: &mut Batch<'_>, image: &LockedImage) -> Result<(), ImportError> {
     let name = image.reference.name();
     let root = &image.root;
@@ -388,14 +394,6 @@ fn publish_image(bundle: &Bundle, batch: &mut Batch<'_>, image: &LockedImage) ->
     }
     for evidence in &image.evidence {
         publish_manifest(bundle, batch, name, &evidence.digest, &evidence.media_type)?;
-        if let Some(tag) = &evidence.tag {
-            let target = Descriptor::new(&evidence.media_type, evidence.digest.clone(), evidence.size);
-            batch.set_tag(name, tag, &target)?;
-        }
-    }
-    if let Some(tag) = image.reference.tag() {
-        let target = Descriptor::new(&root.media_type, root.digest.clone(), root.size);
-        batch.set_tag(name, tag, &target)?;
     }
     Ok(())
 }
@@ -455,12 +453,8 @@ fn publish_bundle(
             batch.put_file(&path, &file)?;
         }
     }
-    let index = bundle.index();
-    batch.set_tag(&name, &tag(&bundle.lock().sequence.to_string()), index)?;
-    if let Some(signatures) = bundle.signatures() {
-        let target =
-            Descriptor::of(media_type::OCI_MANIFEST, &signatures.simple().to_bytes(&bundle.claim().payload));
-        batch.set_tag(&name, &tag(&trust::signature_tag(&index.digest)), &target)?;
+    for (name, tag, meaning) in bundle.own_tags().iter() {
+        batch.add_meaning(name, tag, meaning.clone())?;
     }
     Ok(())
 }
@@ -470,10 +464,6 @@ pub(super) fn hosted(name: &RepositoryName, file: &LockedFile) -> Option<(String
     let (host, path) = file.address()?;
     let (repository, digest) = (name.clone(), file.digest.clone());
     Some((path, HostedFile { host, repository, digest, size: file.size }))
-}
-
-fn tag(text: &str) -> Tag {
-    text.parse().expect("numbers and digests make valid tags")
 }
 
 impl Bundle {

@@ -13,7 +13,9 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 
 use super::serve::ServedBundles;
-use crate::oci::{Descriptor, Digest, Document, ParseReferenceError, Reference, RepositoryName, Tag};
+use crate::oci::{
+    Descriptor, Digest, Document, ParseReferenceError, Reference, RepositoryName, Tag, TagMeaning,
+};
 use crate::resolve::LockedImage;
 use crate::store::{Content, ContentError, Manifest};
 use crate::upstream::{Problem, Pusher, ReadAt, UpstreamError};
@@ -115,6 +117,8 @@ pub struct Pushed {
     pub blobs: usize,
     /// How many were there.
     pub present: usize,
+    /// Tags that only pinned references would have set, and that mean something else in the registry already.
+    pub kept_tags: Vec<Reference>,
     /// Signatures and SBOMs that the registry does not list for their images, because it has no referrers API.
     pub unlisted: usize,
 }
@@ -165,10 +169,20 @@ pub async fn push(
         images.dedup();
         return Err(PushError::Sparse { destination: destination.clone(), images, answer });
     }
+    let mut kept_tags = Vec::new();
     for tagged in &plan.tags {
+        let tag = Reference::new(tagged.name.clone(), Some(tagged.tag.clone()), None);
+        // The registry does not say which kind of reference set a tag that it has.
+        if !tagged.moves
+            && let Some(present) = tag_in(pusher, &tag).await?
+        {
+            if present != tagged.target.digest {
+                kept_tags.push(tag);
+            }
+            continue;
+        }
         let manifest = read(&bundles, &tagged.source, &tagged.target.digest).await?;
         pusher.push_manifest(&tagged.name, &tagged.target, Some(&tagged.tag), &manifest.bytes).await?;
-        let tag = Reference::new(tagged.name.clone(), Some(tagged.tag.clone()), None);
         let actual = pusher.read_back(&tag).await?.digest;
         if actual != tagged.target.digest {
             return Err(PushError::Moved { tag, expected: tagged.target.digest.clone(), actual });
@@ -178,8 +192,18 @@ pub async fn push(
         images: plan.images,
         blobs: brought.into_inner(),
         present: present.into_inner(),
+        kept_tags,
         unlisted: unlisted.into_inner(),
     })
+}
+
+/// Returns what a tag means in the registry; `None` if it has no such tag.
+async fn tag_in(pusher: &Pusher, tag: &Reference) -> Result<Option<Digest>, UpstreamError> {
+    match pusher.read_back(tag).await {
+        Ok(found) => Ok(Some(found.digest)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// How many bytes of blobs the images of `bundles` have, counted in each repository that they go to.
@@ -219,12 +243,15 @@ struct Tagged {
     name: RepositoryName,
     tag: Tag,
     target: Descriptor,
+    /// Whether the tag is moved if the registry has it already.
+    moves: bool,
 }
 
 impl Plan {
     fn new(bundles: &ServedBundles, destination: &Destination) -> Result<Self, PushError> {
         let mut plan = Self::default();
         let mut seen = BTreeSet::new();
+        let mut names = BTreeMap::new();
         for image in bundles.images() {
             let name = destination.name(image.reference.name()).map_err(|reason| PushError::Name {
                 image: image.reference.clone(),
@@ -232,6 +259,20 @@ impl Plan {
                 reason,
             })?;
             plan.add(bundles, image, &name, &mut seen)?;
+            names.insert(image.reference.name(), name);
+        }
+        for (source, tag, meaning) in bundles.all_tags().iter() {
+            let (Some(name), Some(target)) = (names.get(source), meaning.target()) else { continue };
+            // The evidence of images that a later bundle replaces is not pushed.
+            if seen.contains(&(name.clone(), target.digest.clone())) {
+                plan.tags.push(Tagged {
+                    source: source.clone(),
+                    name: name.clone(),
+                    tag: tag.clone(),
+                    target: target.clone(),
+                    moves: matches!(meaning, TagMeaning::Unpinned(_)),
+                });
+            }
         }
         Ok(plan)
     }
@@ -273,20 +314,7 @@ impl Plan {
             let (image, name, digest) = (image.reference.clone(), name.clone(), digest.clone());
             self.manifests[level].push(Placement { image, name, digest, absent });
         }
-        let root = &image.root;
-        let root = Descriptor::new(&root.media_type, root.digest.clone(), root.size);
-        let evidence = image.evidence.iter().filter_map(|evidence| {
-            let target = Descriptor::new(&evidence.media_type, evidence.digest.clone(), evidence.size);
-            evidence.tag.clone().map(|tag| (tag, target))
-        });
-        let own = image.reference.tag().cloned().map(|tag| (tag, root.clone()));
-        self.tags.extend(evidence.chain(own).map(|(tag, target)| Tagged {
-            source: source.clone(),
-            name: name.clone(),
-            tag,
-            target,
-        }));
-        let digest = root.digest.clone();
+        let digest = image.root.digest.clone();
         let pinned = image.reference.digest().map(|_| digest.clone());
         let pushed = Reference::new(name.clone(), image.reference.tag().cloned(), pinned);
         self.images.push(PushedImage { reference: image.reference.clone(), pushed, digest });

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::import::hosted;
 use super::read::Bundle;
-use crate::oci::{Descriptor, Digest, Document, RepositoryName, Tag};
+use crate::oci::{Descriptor, Digest, Document, RepositoryName, Tag, TagMeaning, Tags, media_type};
 use crate::resolve::LockedImage;
 use crate::store::{Blob, Content, ContentError, HostedFile, Manifest, Stamp, Usage, Verified};
 use crate::trust;
@@ -34,11 +34,12 @@ pub enum ServeError {
     Content(#[from] ContentError),
 }
 
-/// Bundles that are served together. Where two have the same tag, the later one counts.
+/// Bundles that are served together. Tags mean what they would if the bundles had been imported in this order.
 pub struct ServedBundles {
     bundles: Vec<Bundle>,
     stamps: Vec<Stamp>,
     repositories: BTreeMap<RepositoryName, Repository>,
+    tags: Tags,
     /// Plain files by the path of their address and its host.
     files: BTreeMap<String, BTreeMap<String, HostedFile>>,
     verified: Verified,
@@ -46,7 +47,6 @@ pub struct ServedBundles {
 
 #[derive(Default)]
 struct Repository {
-    tags: BTreeMap<Tag, Descriptor>,
     /// The manifests with the bundle that has them.
     manifests: HashMap<Digest, (usize, String)>,
     /// The blobs of those manifests.
@@ -72,9 +72,12 @@ impl ServedBundles {
         check_left_out(&bundles)?;
         let stamps = bundles.iter().map(|bundle| bundle.media().stamp()).collect();
         let mut repositories = BTreeMap::new();
-        for nth in 0..bundles.len() {
+        let mut tags = Tags::default();
+        for (nth, bundle) in bundles.iter().enumerate() {
             add_images(&mut repositories, nth, &bundles)?;
+            tags.add_all(&bundle.lock().tags());
             add_own(&mut repositories, nth, &bundles);
+            tags.add_all(&bundle.own_tags());
         }
         let mut files: BTreeMap<String, BTreeMap<String, HostedFile>> = BTreeMap::new();
         for lock in bundles.iter().map(Bundle::lock) {
@@ -82,21 +85,27 @@ impl ServedBundles {
                 files.entry(path).or_default().insert(file.host.clone(), file);
             }
         }
-        Ok(Self { bundles, stamps, repositories, files, verified: Verified::default() })
+        Ok(Self { bundles, stamps, repositories, tags, files, verified: Verified::default() })
     }
 }
 
 impl ServedBundles {
-    /// The images of all bundles. Where two have the same tag, the later one counts and the earlier one is left out.
+    /// Returns the images of all bundles, without those that a later bundle replaces: it has the same reference without a
+    /// digest, and something else under it.
     pub(super) fn images(&self) -> impl Iterator<Item = &LockedImage> {
         let images = self.bundles.iter().flat_map(|bundle| &bundle.lock().images);
-        images.filter(|image| match image.reference.tag() {
-            Some(tag) => {
-                let tags = &self.repositories[image.reference.name()].tags;
-                tags.get(tag).is_some_and(|target| target.digest == image.root.digest)
+        images.filter(|image| match (image.reference.digest(), image.reference.tag()) {
+            (None, Some(tag)) => {
+                let target = self.tags.target(image.reference.name(), tag);
+                target.is_some_and(|target| target.digest == image.root.digest)
             }
-            None => true,
+            _ => true,
         })
+    }
+
+    /// Returns what the tags mean.
+    pub fn all_tags(&self) -> &Tags {
+        &self.tags
     }
 }
 
@@ -150,14 +159,6 @@ fn add_images(
                 referrers.insert(digest.clone(), referrer.clone());
             }
         }
-        for evidence in &image.evidence {
-            let target = Descriptor::new(&evidence.media_type, evidence.digest.clone(), evidence.size);
-            repository.tags.extend(evidence.tag.clone().map(|tag| (tag, target)));
-        }
-        if let Some(tag) = image.reference.tag() {
-            let root = Descriptor::new(root.1, root.0.clone(), image.root.size);
-            repository.tags.insert(tag.clone(), root);
-        }
     }
     Ok(())
 }
@@ -198,20 +199,30 @@ fn add_own(repositories: &mut BTreeMap<RepositoryName, Repository>, nth: usize, 
     for file in &bundle.lock().files {
         repository.blobs.extend(holder(bundles, nth, &file.digest).map(|nth| (file.digest.clone(), nth)));
     }
-    let mut tag = |text: String, target: Descriptor| {
-        repository.tags.insert(text.parse().expect("numbers and digests make valid tags"), target);
-    };
-    tag(bundle.lock().sequence.to_string(), bundle.index().clone());
-    if let Some(signatures) = bundle.signatures() {
-        let bytes = signatures.simple().to_bytes(&bundle.claim().payload);
-        let target = Descriptor::of(crate::oci::media_type::OCI_MANIFEST, &bytes);
-        tag(trust::signature_tag(&bundle.index().digest), target);
+}
+
+impl Bundle {
+    /// Returns the tags of the bundle's own documents: its index is found by its sequence number, the signatures by the tag
+    /// that cosign derives from the index.
+    pub(super) fn own_tags(&self) -> Tags {
+        let name = self.lock().name.repository();
+        let mut tags = Tags::default();
+        let mut tag = |text: String, target: Descriptor| {
+            let tag = text.parse().expect("numbers and digests make valid tags");
+            tags.add(&name, &tag, TagMeaning::Unpinned(target));
+        };
+        tag(self.lock().sequence.to_string(), self.index().clone());
+        if let Some(signatures) = self.signatures() {
+            let bytes = signatures.simple().to_bytes(&self.claim().payload);
+            tag(trust::signature_tag(&self.index().digest), Descriptor::of(media_type::OCI_MANIFEST, &bytes));
+        }
+        tags
     }
 }
 
 impl Content for ServedBundles {
-    fn resolve(&self, name: &RepositoryName, tag: &Tag) -> Result<Option<Descriptor>, ContentError> {
-        Ok(self.repositories.get(name).and_then(|repository| repository.tags.get(tag)).cloned())
+    fn meaning(&self, name: &RepositoryName, tag: &Tag) -> Result<Option<TagMeaning>, ContentError> {
+        Ok(self.tags.get(name, tag).cloned())
     }
 
     fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Manifest>, ContentError> {
@@ -253,11 +264,11 @@ impl Content for ServedBundles {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Option<Vec<Tag>>, ContentError> {
-        let page = |repository: &Repository| {
-            let tags = repository.tags.keys().filter(|tag| after.is_none_or(|after| tag.as_str() > after));
+        let page = || {
+            let tags = self.tags.names(name).filter(|tag| after.is_none_or(|after| tag.as_str() > after));
             tags.take(limit).cloned().collect()
         };
-        Ok(self.repositories.get(name).map(page))
+        Ok(self.repositories.contains_key(name).then(page))
     }
 
     fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>, ContentError> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use dray::bundle::{self, Bundle, Destination, ImportError, ImportOptions, ImportRecord, Media};
-use dray::store::{Store, StoreError};
+use dray::oci::{Reference, TagMeaning};
+use dray::store::{Content as _, Store, StoreError};
 
 use super::error::{CliError, Kind};
 use super::inputs::{self, Trust};
@@ -79,7 +80,7 @@ impl Import {
             let keep_going = self.keep_going;
             let (allow_expired, receipt_key) = (self.trust.allow_expired, receipt_key.clone());
             let importing = store.clone();
-            let record = runtime::block_on_work(move || {
+            let (record, disputed) = runtime::block_on_work(move || {
                 let options = ImportOptions {
                     verified_by: keys.unwrap_or_default(),
                     allow_rollback,
@@ -90,9 +91,11 @@ impl Import {
                     now: jiff::Timestamp::now(),
                     progress: &|bytes| progress.inc(bytes),
                 };
-                Ok(bundle::import(&bundle, &importing, &options)?)
+                let record = bundle::import(&bundle, &importing, &options)?;
+                Ok((record, disputed(&bundle, &importing)?))
             })?;
             bar.finish_and_clear();
+            inputs::warn_of_disputed(context, disputed.into_iter());
             if let Some(directory) = &self.receipt {
                 copy_receipt(&store, &record, directory)?;
             }
@@ -119,6 +122,17 @@ impl Import {
             "bring a whole copy of the bundle and import it again, or resolve the list as `imageLists`",
         ))
     }
+}
+
+/// Returns the tags of a bundle that mean nothing in the store that it was imported into.
+fn disputed(bundle: &Bundle, store: &Store) -> Result<Vec<Reference>, StoreError> {
+    let mut disputed = Vec::new();
+    for (name, tag, _) in bundle.lock().tags().iter() {
+        if store.meaning(name, tag)? == Some(TagMeaning::Disputed) {
+            disputed.push(Reference::new(name.clone(), Some(tag.clone()), None));
+        }
+    }
+    Ok(disputed)
 }
 
 fn line(record: &ImportRecord) -> String {

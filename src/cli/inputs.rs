@@ -67,6 +67,16 @@ pub(crate) fn read_lock(path: &Path) -> Result<Lock, CliError> {
     })
 }
 
+/// Warns of tags that mean nothing because pinned references to them disagree.
+pub(crate) fn warn_of_disputed(context: &Context, tags: impl Iterator<Item = Reference>) {
+    for tag in tags {
+        context.output.warn(format!(
+            "pinned references to {tag} disagree, so the tag means nothing and the images are found by their digests only; \
+             list {tag} without a digest to give it a meaning"
+        ));
+    }
+}
+
 /// Resolves the definition at `path` and says what its maker should know.
 pub(crate) fn resolve_definition(
     context: &Context,
@@ -117,6 +127,7 @@ pub(crate) fn resolve_definition(
              those addresses first and gives up if it cannot connect: let them answer 404 at the site"
         ));
     }
+    warn_of_disputed(context, resolution.lock.tags().disputed());
     Ok(resolution.lock)
 }
 

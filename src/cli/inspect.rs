@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dray::bundle::Bundle;
-use dray::oci::NodeKind;
-use dray::resolve::Lock;
+use dray::oci::{NodeKind, Reference, RepositoryName, Tag, TagMeaning, Tags};
+use dray::resolve::{Lock, LockedImage};
 use dray::trust::PublicKey;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::error::CliError;
 use super::inputs;
@@ -39,6 +39,8 @@ impl Inspect {
         let keys = inputs::public_keys(&self.trust)?;
         let signatures = signatures(&bundle, &keys);
         let lock = bundle.lock();
+        let tags = lock.tags();
+        inputs::warn_of_disputed(context, tags.disputed());
         let mut value = json!({
             "name": lock.name,
             "sequence": lock.sequence,
@@ -48,6 +50,7 @@ impl Inspect {
             "releases": lock.releases.iter().map(|release| &release.release).collect::<Vec<_>>(),
             "nodes": lock.nodes,
             "images": lock.images.len(),
+            "disputedTags": tags.disputed().collect::<Vec<_>>(),
             "blobs": lock.blobs.len(),
             "bytes": bundle.len(),
             "volumes": bundle.volumes(),
@@ -58,12 +61,13 @@ impl Inspect {
         });
         if self.images {
             value["imageList"] = json!(lock.images);
+            value["tagList"] = tag_list(&tags);
         }
         context.output.result(&value, || {
             let mut text = summary(&bundle, &signatures);
             text.push_str(&matrix(lock));
             if self.images {
-                text.push_str(&image_list(lock));
+                text.push_str(&image_list(lock, &tags));
             }
             text
         })
@@ -155,10 +159,35 @@ fn matrix(lock: &Lock) -> String {
     format!("\n{}", table(&rows))
 }
 
-fn image_list(lock: &Lock) -> String {
+/// Each tag with what it points at, and whether only pinned references set it.
+fn tag_list(tags: &Tags) -> Value {
+    let entry = |(name, tag, meaning): (_, _, &TagMeaning)| {
+        let pinned = !matches!(meaning, TagMeaning::Unpinned(_));
+        json!({
+            "ref": Reference::new(RepositoryName::clone(name), Some(Tag::clone(tag)), None),
+            "digest": meaning.target().map(|target| &target.digest),
+            "pinned": pinned,
+        })
+    };
+    tags.iter().map(entry).collect()
+}
+
+/// What is to be known about the tag of a pinned reference: it may mean something else.
+fn note(image: &LockedImage, tags: &Tags) -> String {
+    let (Some(_), Some(tag)) = (image.reference.digest(), image.reference.tag()) else {
+        return String::new();
+    };
+    match tags.target(image.reference.name(), tag) {
+        Some(target) if target.digest == image.root.digest => format!("sets the tag {tag}"),
+        Some(target) => format!("by digest only: the tag {tag} is {}", target.digest.short()),
+        None => format!("by digest only: the tag {tag} means nothing"),
+    }
+}
+
+fn image_list(lock: &Lock, tags: &Tags) -> String {
     let mut rows = vec![vec!["image".to_owned(), "digest".into(), "kept for".into()]];
     for image in &lock.images {
-        rows.push(vec![image.reference.to_string(), image.root.digest.to_string(), String::new()]);
+        rows.push(vec![image.reference.to_string(), image.root.digest.to_string(), note(image, tags)]);
         for child in &image.children {
             let platform = child.platform.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
             let nodes: Vec<String> = child.nodes.iter().map(ToString::to_string).collect();

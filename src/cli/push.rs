@@ -29,6 +29,7 @@ pub(crate) fn push(
         }
     }
     let bundles = Arc::new(ServedBundles::new(bundles)?);
+    inputs::warn_of_disputed(context, bundles.all_tags().disputed());
     let pusher = upstream::pusher(&context.global)?;
     let total = bundle::bytes_to_push(&bundles, destination)?;
     let bar = context.output.bytes_bar("pushing", total);
@@ -37,6 +38,14 @@ pub(crate) fn push(
     let result =
         block_on(async { Ok(bundle::push(bundles, destination, &pusher, concurrency, &progress).await?) })?;
     bar.finish_and_clear();
+    if !result.kept_tags.is_empty() {
+        let tags: Vec<String> = result.kept_tags.iter().map(ToString::to_string).collect();
+        context.output.warn(format!(
+            "tags that mean something else in {destination} were not moved, because the bundle names them in pinned references \
+             only: {}",
+            tags.join(", ")
+        ));
+    }
     if result.unlisted > 0 {
         context.output.warn(format!(
             "{destination} has no referrers API: {} signatures or SBOMs are there, but are not listed with their images",

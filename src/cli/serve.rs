@@ -140,6 +140,7 @@ impl Serve {
         let bundles = self.signers.open(context, &self.bundle)?;
         let brought = Brought::by(bundles.iter().map(Bundle::lock));
         let served = Arc::new(ServedBundles::new(bundles)?);
+        inputs::warn_of_disputed(context, served.all_tags().disputed());
         let stock = Stock::of_bundles(brought, served.clone(), catalog);
         Ok((served, stock))
     }

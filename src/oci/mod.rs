@@ -9,9 +9,11 @@ mod manifest;
 pub mod media_type;
 mod platform;
 mod reference;
+mod tags;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher, ParseDigestError};
 pub use manifest::{Document, Image, ImageConfig, Index, MAX_MANIFEST_BYTES, ManifestError};
 pub use platform::{NodeKind, ParsePlatformError, Platform, WindowsBuild};
 pub use reference::{ParseReferenceError, Reference, RepositoryName, Tag};
+pub use tags::{TagMeaning, Tags};

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::NeededBy;
-use crate::oci::{Digest, NodeKind, Platform, Reference, RepositoryName, Tag};
+use crate::oci::{Descriptor, Digest, NodeKind, Platform, Reference, RepositoryName, Tag, TagMeaning, Tags};
 use crate::select::{Band, BandId};
 
 /// The version of the lock's form that this program writes. Locks of version 1 are read as well.
@@ -152,6 +152,13 @@ pub struct Root {
     pub size: u64,
 }
 
+impl Root {
+    /// Returns the descriptor.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(&self.media_type, self.digest.clone(), self.size)
+    }
+}
+
 /// A manifest of an index that is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -188,6 +195,13 @@ pub struct Evidence {
     /// What it holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<Digest>,
+}
+
+impl Evidence {
+    /// Returns the descriptor of the manifest.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(&self.media_type, self.digest.clone(), self.size)
+    }
 }
 
 /// Content that a bundle leaves out.
@@ -260,6 +274,30 @@ pub(super) fn address_of(url: &url::Url) -> Option<(String, String)> {
         && !path.chars().any(char::is_control)
         && path.split('/').all(is_name);
     good.then(|| (host, path.into_owned()))
+}
+
+/// Returns what the tags mean that `images` and their evidence name. What an image is called counts more than the tag that
+/// evidence of another image was found by.
+pub fn tags_of<'a>(images: impl IntoIterator<Item = &'a LockedImage> + Clone) -> Tags {
+    let mut tags = Tags::default();
+    for image in images.clone() {
+        for evidence in &image.evidence {
+            if let Some(tag) = &evidence.tag {
+                tags.add(image.reference.name(), tag, TagMeaning::Unpinned(evidence.descriptor()));
+            }
+        }
+    }
+    for image in images {
+        let root = image.root.descriptor();
+        let meaning = match image.reference.digest() {
+            Some(_) => TagMeaning::Pinned(root),
+            None => TagMeaning::Unpinned(root),
+        };
+        if let Some(tag) = image.reference.tag() {
+            tags.add(image.reference.name(), tag, meaning);
+        }
+    }
+    tags
 }
 
 /// One cell of the proof: whether a node kind can run a release with what the lock holds.
@@ -363,6 +401,11 @@ impl Lock {
         rows.next().is_some() && self.bands.contains(&band.id())
     }
 
+    /// Returns what the tags mean that the lock's references and evidence name.
+    pub fn tags(&self) -> Tags {
+        tags_of(&self.images)
+    }
+
     /// Whether the bundle is refused at `now`.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
@@ -423,6 +466,11 @@ impl Lock {
         let listed = |digest: &Digest, size: u64| carried.get(digest) == Some(&size);
         let marked: BTreeSet<&Digest> =
             self.blobs.iter().filter(|blob| blob.manifest).map(|blob| &blob.digest).collect();
+        let is_other =
+            |image: &&LockedImage| image.reference.digest().is_some_and(|d| *d != image.root.digest);
+        if let Some(image) = self.images.iter().find(is_other) {
+            return inconsistent(format!("{} is {}", image.reference, image.root.digest));
+        }
         for image in &self.images {
             let root = std::iter::once((&image.root.digest, image.root.size));
             let children = image.children.iter().map(|child| (&child.digest, child.size));
@@ -530,6 +578,12 @@ pub(crate) mod tests {
             LockError::Inconsistent(_)
         ));
         assert!(matches!(refused(&|lock| lock.schema_version = 3), LockError::Version(3)));
+        let pinned = Digest::sha256(b"another");
+        let pin = |lock: &mut Lock| {
+            let name = lock.images[0].reference.name().clone();
+            lock.images[0].reference = Reference::new(name, None, Some(pinned.clone()));
+        };
+        assert!(matches!(refused(&pin), LockError::Inconsistent(_)));
         // What is not marked would be left out of a delta.
         assert!(matches!(
             refused(&|lock| lock.blobs.iter_mut().for_each(|blob| blob.manifest = false)),
@@ -562,6 +616,28 @@ pub(crate) mod tests {
         old.proof[0].clients = vec![other.label()];
         let old = Lock::from_json(&old.to_json()).unwrap();
         assert!(old.covers(&kind, other) && !old.covers(&kind, tried));
+    }
+
+    #[test]
+    fn tag_follows_the_unpinned_reference() {
+        let name: RepositoryName = "registry.k8s.io/pause".parse().unwrap();
+        let tag: Tag = "3.9".parse().unwrap();
+        let image = |manifest: &[u8], pinned: bool| {
+            let mut image = sample(manifest, b"layer").images.remove(0);
+            let digest = pinned.then(|| image.root.digest.clone());
+            image.reference = Reference::new(name.clone(), Some(tag.clone()), digest);
+            image
+        };
+        let meaning = |images: &[LockedImage]| tags_of(images).get(&name, &tag).cloned();
+        let (index, child, other) = (image(b"index", false), image(b"child", true), image(b"other", true));
+        let unpinned = Some(TagMeaning::Unpinned(index.root.descriptor()));
+        // Pinned references sort behind the others.
+        assert_eq!(meaning(&[index.clone(), child.clone()]), unpinned);
+        assert_eq!(meaning(&[child.clone(), index.clone(), other.clone()]), unpinned);
+        assert_eq!(meaning(std::slice::from_ref(&child)), Some(TagMeaning::Pinned(child.root.descriptor())));
+        assert_eq!(meaning(&[child.clone(), other.clone()]), Some(TagMeaning::Disputed));
+        let disputed: Vec<Reference> = tags_of(&[child, other]).disputed().collect();
+        assert_eq!(disputed, ["registry.k8s.io/pause:3.9".parse().unwrap()]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::file::{Span, Stretch};
-use crate::oci::{Algorithm, Descriptor, Digest, Hasher, RepositoryName, Tag};
+use crate::oci::{Algorithm, Descriptor, Digest, Hasher, RepositoryName, Tag, TagMeaning};
 
 /// How much of a blob is hashed at a time.
 const CHUNK: usize = 1024 * 1024;
@@ -19,8 +19,13 @@ const CHUNK: usize = 1024 * 1024;
 /// Names are complete: `registry.k8s.io/pause`. Which name a request means is decided before it gets here. The methods
 /// block on the disk for as long as it takes, so asynchronous callers put them on threads of their own.
 pub trait Content: Send + Sync + 'static {
-    /// What `tag` of `name` points at; none when the repository or the tag is unknown.
-    fn resolve(&self, name: &RepositoryName, tag: &Tag) -> Result<Option<Descriptor>, ContentError>;
+    /// Returns what `tag` of `name` means; `None` if the repository or the tag is unknown.
+    fn meaning(&self, name: &RepositoryName, tag: &Tag) -> Result<Option<TagMeaning>, ContentError>;
+
+    /// Returns what `tag` of `name` points at; `None` if the repository or the tag is unknown, or the tag means nothing.
+    fn resolve(&self, name: &RepositoryName, tag: &Tag) -> Result<Option<Descriptor>, ContentError> {
+        Ok(self.meaning(name, tag)?.and_then(TagMeaning::into_target))
+    }
 
     /// The manifest or index `digest` of `name`. The bytes are verified to have that digest.
     fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Manifest>, ContentError>;

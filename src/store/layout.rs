@@ -3,7 +3,9 @@
 //! ```text
 //! store.json                                        marks the directory as a store: the layout's version, the store's identity
 //! blobs/<algorithm>/<first two hex>/<hex>           content, manifests included; immutable
-//! repositories/<name>/tags/<tag>.json               descriptor of what the tag points at
+//! repositories/<name>/tags/<tag>.json               descriptor of what the tag points at; `pinned` if only pinned references
+//!                                                   (`:tag@digest`) have set it
+//! repositories/<name>/disputed/<tag>                empty; pinned references to the tag disagree, so it means nothing
 //! repositories/<name>/manifests/<algorithm>-<hex>.json              media type, size, subject
 //! repositories/<name>/blobs/<algorithm>-<hex>       this repository has the blob; one byte long when a push counts on it
 //! repositories/<name>/referrers/<algorithm>-<hex of the subject>/<algorithm>-<hex>.json   descriptor
@@ -149,6 +151,15 @@ impl Repository {
         // A tag has at most 128 characters; escaped they stay far below the limit of a file name.
         let file = escape(tag.as_str()).unwrap_or_default();
         self.tags().join(file + ".json")
+    }
+
+    pub(super) fn disputed_tags(&self) -> PathBuf {
+        self.root.join("disputed")
+    }
+
+    /// The mark of a tag to which pinned references disagree.
+    pub(super) fn disputed_tag(&self, tag: &Tag) -> PathBuf {
+        self.disputed_tags().join(escape(tag.as_str()).unwrap_or_default())
     }
 
     pub(super) fn manifests(&self) -> PathBuf {

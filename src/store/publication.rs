@@ -5,18 +5,18 @@
 //! the tag files are written one by one, and at last it is removed. A writer that dies in the middle is finished by the
 //! next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-use crate::oci::{Descriptor, RepositoryName, Tag};
+use crate::oci::{RepositoryName, Tag, TagMeaning};
 
 use super::durable::{Dirty, Staged, remove, stage, sync_file, write_json};
 use super::layout::Layout;
-use super::record::{bounded, json};
+use super::record::{TagRecord, bounded, json};
 use super::verify::Stamp;
 use super::{ContentError, ImportEntry, StoreError, undo};
 
@@ -27,23 +27,42 @@ const MAX_BYTES: u64 = 256 * 1024 * 1024;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Publication {
     /// Repository to tag to what it points at from now on; none for a tag that is deleted.
-    tags: BTreeMap<RepositoryName, BTreeMap<Tag, Option<Descriptor>>>,
+    tags: BTreeMap<RepositoryName, BTreeMap<Tag, Option<TagRecord>>>,
+    /// Those of the deleted tags to which pinned references disagree from now on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    disputed: BTreeMap<RepositoryName, BTreeSet<Tag>>,
     /// The record of the import that brings them.
     import: Option<ImportEntry>,
 }
 
 impl Publication {
-    pub(super) fn set(&mut self, name: &RepositoryName, tag: &Tag, target: Option<Descriptor>) {
-        self.tags.entry(name.clone()).or_default().insert(tag.clone(), target);
+    pub(super) fn set(&mut self, name: &RepositoryName, tag: &Tag, meaning: Option<TagMeaning>) {
+        if meaning == Some(TagMeaning::Disputed) {
+            self.disputed.entry(name.clone()).or_default().insert(tag.clone());
+        } else if let Some(disputed) = self.disputed.get_mut(name) {
+            disputed.remove(tag);
+        }
+        self.tags.entry(name.clone()).or_default().insert(tag.clone(), meaning.and_then(TagRecord::of));
     }
 
     pub(super) fn record(&mut self, import: ImportEntry) {
         self.import = Some(import);
     }
 
-    /// What the set says about a tag: nothing, or what it points at from now on.
-    pub(super) fn get(&self, name: &RepositoryName, tag: &Tag) -> Option<&Option<Descriptor>> {
-        self.tags.get(name)?.get(tag)
+    /// Whether the set says something about a tag.
+    pub(super) fn has(&self, name: &RepositoryName, tag: &Tag) -> bool {
+        self.tags.get(name).is_some_and(|tags| tags.contains_key(tag))
+    }
+
+    /// What a tag means by the set, if it says something about it; `None` if it goes.
+    pub(super) fn meaning(&self, name: &RepositoryName, tag: &Tag) -> Option<TagMeaning> {
+        let record = self.tags.get(name).and_then(|tags| tags.get(tag)).cloned().flatten();
+        let disputed = self.is_disputed(name, tag).then_some(TagMeaning::Disputed);
+        record.map(TagRecord::into_meaning).or(disputed)
+    }
+
+    fn is_disputed(&self, name: &RepositoryName, tag: &Tag) -> bool {
+        self.disputed.get(name).is_some_and(|disputed| disputed.contains(tag))
     }
 
     /// The changed tags of a repository, and whether each is there from now on.
@@ -93,7 +112,12 @@ impl Publication {
         for (name, tags) in &self.tags {
             let Some(repository) = layout.repository(name) else { continue };
             for (tag, target) in tags {
-                let path = repository.tag(tag);
+                let (path, mark) = (repository.tag(tag), repository.disputed_tag(tag));
+                if self.is_disputed(name, tag) {
+                    place(stage(&layout.temporary(), &mark, b"")?, &mut dirty)?;
+                } else {
+                    remove(&mark, &mut dirty)?;
+                }
                 match target {
                     Some(target) => {
                         place(stage(&layout.temporary(), &path, &serde_json::to_vec(target)?)?, &mut dirty)?;

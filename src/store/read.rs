@@ -8,10 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fs_err as fs;
 
-use crate::oci::{Algorithm, Descriptor, Digest, MAX_MANIFEST_BYTES, RepositoryName, Tag};
+use crate::oci::{Algorithm, Descriptor, Digest, MAX_MANIFEST_BYTES, RepositoryName, Tag, TagMeaning};
 
 use super::layout::{Repository, parse_digest_file, parse_escaped};
-use super::record::{MAX_RECORD, ManifestRecord, bounded, file_names, json, named, record};
+use super::record::{MAX_RECORD, ManifestRecord, TagRecord, bounded, file_names, json, named, record};
 use super::verify::Stamp;
 use super::{Blob, Content, ContentError, HostedFile, ImportEntry, Manifest, Store, StoreError, Usage};
 
@@ -109,6 +109,16 @@ impl Store {
         }
     }
 
+    /// Returns the tags of `name` that mean nothing because pinned references to them disagree.
+    pub fn disputed_tags(&self, name: &RepositoryName) -> Result<Vec<Tag>, StoreError> {
+        let Some(repository) = self.repository(name) else { return Ok(Vec::new()) };
+        let mut tags = BTreeSet::new();
+        for file in file_names(&repository.disputed_tags())?.into_iter().flatten() {
+            tags.extend(parse_escaped::<Tag>(&file?));
+        }
+        Ok(tags.into_iter().collect())
+    }
+
     /// The records of all imports, oldest first.
     pub fn imports(&self) -> Result<Vec<serde_json::Value>, StoreError> {
         let parsed = self.import_log()?.into_iter().map(|entry| {
@@ -141,14 +151,17 @@ impl Store {
 }
 
 impl Content for Store {
-    fn resolve(&self, name: &RepositoryName, tag: &Tag) -> Result<Option<Descriptor>, ContentError> {
+    fn meaning(&self, name: &RepositoryName, tag: &Tag) -> Result<Option<TagMeaning>, ContentError> {
         let Some(repository) = self.repository(name) else { return Ok(None) };
         if let Some(publication) = self.0.publication.current(self.layout())?
-            && let Some(target) = publication.get(name, tag)
+            && publication.has(name, tag)
         {
-            return Ok(target.clone());
+            return Ok(publication.meaning(name, tag));
         }
-        record(&repository.tag(tag))
+        match record::<TagRecord>(&repository.tag(tag))? {
+            Some(record) => Ok(Some(record.into_meaning())),
+            None => Ok(repository.disputed_tag(tag).try_exists()?.then_some(TagMeaning::Disputed)),
+        }
     }
 
     fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Manifest>, ContentError> {

@@ -7,7 +7,7 @@ use fs_err as fs;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::oci::{Digest, MAX_MANIFEST_BYTES};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_BYTES, TagMeaning};
 
 use super::ContentError;
 
@@ -25,6 +25,28 @@ pub(super) struct ManifestRecord {
     pub(super) size: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) subject: Option<Digest>,
+}
+
+/// What the store keeps about a tag that means something.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct TagRecord {
+    #[serde(flatten)]
+    target: Descriptor,
+    /// Whether only pinned references have set the tag.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pinned: bool,
+}
+
+impl TagRecord {
+    /// Returns the record of a tag; `None` if it means nothing.
+    pub(super) fn of(meaning: TagMeaning) -> Option<Self> {
+        let pinned = matches!(meaning, TagMeaning::Pinned(_));
+        meaning.into_target().map(|target| Self { target, pinned })
+    }
+
+    pub(super) fn into_meaning(self) -> TagMeaning {
+        if self.pinned { TagMeaning::Pinned(self.target) } else { TagMeaning::Unpinned(self.target) }
+    }
 }
 
 /// The bytes of a file of at most `limit` bytes; none when there is no such file.

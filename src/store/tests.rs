@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fs_err as fs;
 
-use crate::oci::{Descriptor, Digest, RepositoryName, Tag, media_type};
+use crate::oci::{Descriptor, Digest, RepositoryName, Tag, TagMeaning, media_type};
 
 use super::*;
 
@@ -245,7 +245,8 @@ fn a_publication_that_was_interrupted_is_seen_whole_and_finished() {
     // As if the process had died right after `publish.json` got its name.
     let mut publication = publication::Publication::default();
     publication.set(&name("a"), &tag("gone"), None);
-    publication.set(&name("a"), &tag("2"), Some(first.clone()));
+    publication.set(&name("a"), &tag("pins"), Some(TagMeaning::Disputed));
+    publication.set(&name("a"), &tag("2"), Some(TagMeaning::Unpinned(first.clone())));
     publication.record(import_entry(1, &serde_json::json!({"bundle": "plant-7"})));
     durable::write_json(&store.layout().temporary(), &store.layout().publication(), &publication).unwrap();
     fs::write(store.layout().temporary().join("left-over"), b"x").unwrap();
@@ -253,7 +254,8 @@ fn a_publication_that_was_interrupted_is_seen_whole_and_finished() {
 
     let check = |store: &Store| {
         assert_eq!(store.resolve(&name("a"), &tag("2")).unwrap().unwrap(), first);
-        assert_eq!(store.resolve(&name("a"), &tag("gone")).unwrap(), None);
+        assert_eq!(store.meaning(&name("a"), &tag("gone")).unwrap(), None);
+        assert_eq!(store.meaning(&name("a"), &tag("pins")).unwrap(), Some(TagMeaning::Disputed));
         assert_eq!(store.tags(&name("a"), None, 10).unwrap().unwrap(), [tag("1"), tag("2")]);
     };
     check(&store);
@@ -263,6 +265,63 @@ fn a_publication_that_was_interrupted_is_seen_whole_and_finished() {
     assert_eq!(store.imports().unwrap(), [serde_json::json!({"bundle": "plant-7"})]);
     assert!(!store.layout().publication().exists());
     assert_eq!(fs::read_dir(store.layout().temporary()).unwrap().count(), 0);
+}
+
+/// The record of a tag as it stands on the disk.
+fn tag_record(store: &Store, repository: &str, of: &str) -> serde_json::Value {
+    let path = store.layout().repository(&name(repository)).unwrap().tag(&tag(of));
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn tag_record_says_which_kind_of_reference_set_it() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    let mut batch = writer.batch();
+    let [one, other] = ["1", "2"].map(|text| put_image(&mut batch, "a", text));
+    batch.add_meaning(&name("a"), &tag("pin"), TagMeaning::Pinned(one.clone())).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(tag_record(&store, "a", "pin")["pinned"], true);
+    // A store of layout 1 has no such field, and neither has what was pushed.
+    assert_eq!(tag_record(&store, "a", "1").get("pinned"), None);
+    assert_eq!(store.meaning(&name("a"), &tag("1")).unwrap(), Some(TagMeaning::Unpinned(one.clone())));
+
+    let add = |of: &str, meaning| {
+        let mut batch = writer.batch();
+        batch.add_meaning(&name("a"), &tag(of), meaning).unwrap();
+        batch.record_import(import_entry(1, &serde_json::json!({})));
+        batch.commit().unwrap();
+        store.resolve(&name("a"), &tag(of)).unwrap()
+    };
+    assert_eq!(add("1", TagMeaning::Pinned(other.clone())), Some(one.clone()));
+    assert_eq!(add("pin", TagMeaning::Pinned(one.clone())), Some(one));
+    assert_eq!(add("pin", TagMeaning::Unpinned(other.clone())), Some(other));
+    assert_eq!(tag_record(&store, "a", "pin").get("pinned"), None);
+}
+
+#[test]
+fn disputed_tag_is_remembered_until_it_is_pushed() {
+    let (_directory, store) = store();
+    let writer = store.writer("test", NOW).unwrap();
+    let mut batch = writer.batch();
+    let [one, other] = ["1", "2"].map(|text| put_image(&mut batch, "a", text));
+    batch.commit().unwrap();
+    for pin in [&one, &other, &one] {
+        let mut batch = writer.batch();
+        batch.add_meaning(&name("a"), &tag("pin"), TagMeaning::Pinned(pin.clone())).unwrap();
+        batch.record_import(import_entry(1, &serde_json::json!({})));
+        batch.commit().unwrap();
+    }
+    assert_eq!(store.meaning(&name("a"), &tag("pin")).unwrap(), Some(TagMeaning::Disputed));
+    assert_eq!(store.resolve(&name("a"), &tag("pin")).unwrap(), None);
+    assert_eq!(store.tags(&name("a"), None, 10).unwrap().unwrap(), [tag("1"), tag("2")]);
+    assert_eq!(store.disputed_tags(&name("a")).unwrap(), [tag("pin")]);
+
+    let mut batch = writer.batch();
+    batch.set_tag(&name("a"), &tag("pin"), &other).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(store.meaning(&name("a"), &tag("pin")).unwrap(), Some(TagMeaning::Unpinned(other)));
+    assert_eq!(store.disputed_tags(&name("a")).unwrap(), []);
 }
 
 fn import_entry(number: u64, record: &serde_json::Value) -> ImportEntry {

@@ -6,14 +6,14 @@ use std::sync::PoisonError;
 use bytes::Bytes;
 use fs_err as fs;
 
-use crate::oci::{Descriptor, Digest, Document, Hasher, RepositoryName, Tag};
+use crate::oci::{Descriptor, Digest, Document, Hasher, RepositoryName, Tag, TagMeaning};
 
 use super::durable::{Dirty, Staged, adopt, remove, stage};
 use super::layout::Repository;
 use super::new_file::NewFile;
 use super::publication::Publication;
 use super::record::{ManifestRecord, bounded};
-use super::{HostedFile, ImportEntry, Store, StoreError, Writer, undo};
+use super::{Content as _, HostedFile, ImportEntry, Store, StoreError, Writer, undo};
 
 impl Writer {
     /// The store that is being written.
@@ -193,15 +193,45 @@ impl Batch<'_> {
         self.stage(&place, &to_json(file)?)
     }
 
-    /// Points `tag` of `name` at `target`, a manifest that is in the repository or in this batch.
+    /// Points `tag` of `name` at `target`, a manifest that is in the repository or in this batch, whatever it meant before.
     pub fn set_tag(
         &mut self,
         name: &RepositoryName,
         tag: &Tag,
         target: &Descriptor,
     ) -> Result<(), StoreError> {
+        self.set_meaning(name, tag, Some(TagMeaning::Unpinned(target.clone())))
+    }
+
+    /// Adds what was said about `tag` of `name` to what it means already. A target is a manifest that is in the repository
+    /// or in this batch.
+    pub fn add_meaning(
+        &mut self,
+        name: &RepositoryName,
+        tag: &Tag,
+        meaning: TagMeaning,
+    ) -> Result<(), StoreError> {
+        let known = if self.publication.has(name, tag) {
+            self.publication.meaning(name, tag)
+        } else {
+            self.writer.store.meaning(name, tag)?
+        };
+        let meaning = match known {
+            Some(known) => known.then(meaning),
+            None => meaning,
+        };
+        self.set_meaning(name, tag, Some(meaning))
+    }
+
+    /// Gives `tag` of `name` this meaning, whatever it meant before; `None` removes it.
+    pub fn set_meaning(
+        &mut self,
+        name: &RepositoryName,
+        tag: &Tag,
+        meaning: Option<TagMeaning>,
+    ) -> Result<(), StoreError> {
         self.writer.repository(name)?;
-        self.publication.set(name, tag, Some(target.clone()));
+        self.publication.set(name, tag, meaning);
         Ok(())
     }
 

@@ -12,8 +12,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::oci::{Digest, Document, Reference, RepositoryName, Tag};
-use crate::resolve::{Lock, LockedImage};
+use crate::oci::{Digest, Document, Reference, RepositoryName, Tag, TagMeaning};
+use crate::resolve::{Lock, LockedImage, tags_of};
 use crate::store::{Content as _, Store, StoreError, Sweep, Swept, Writer};
 use brought::{Brought, brought, document};
 use bundles::{Leaving, leaving};
@@ -43,6 +43,9 @@ pub struct Keep {
     pub grace: Duration,
 }
 
+/// A tag with the meaning that it gets; `None` if it goes.
+type Settled = (RepositoryName, Tag, Option<TagMeaning>);
+
 /// What is kept and what goes, worked out before anything does.
 #[derive(Debug)]
 pub struct Retention {
@@ -57,6 +60,7 @@ pub struct Retention {
     /// Releases that are to be kept and of which images are not there, with these images.
     pub partial: BTreeMap<String, BTreeSet<Reference>>,
     tags: BTreeSet<(RepositoryName, Tag)>,
+    settled: Vec<Settled>,
     manifests: BTreeMap<RepositoryName, BTreeSet<Digest>>,
     leaving: Leaving,
     sweep: Sweep,
@@ -84,7 +88,7 @@ pub fn plan_retention(writer: &Writer, keep: &Keep) -> Result<Retention, RetainE
     let (stay, go): (Vec<&LockedImage>, Vec<&LockedImage>) =
         all.iter().flat_map(|bundle| &bundle.lock.images).partition(|image| is_kept(image, keep));
     let kept: BTreeSet<Reference> = stay.iter().map(|image| image.reference.clone()).collect();
-    let tags = image_tags(store, &go, &kept)?;
+    let tags = image_tags(store, &go, &stay)?;
     let needed =
         Needed { stay: &stay, on_nodes: keep.on_nodes.iter().filter_map(Reference::digest).collect() };
     let images = manifests(&go, |image| root_and_children(image).cloned().collect());
@@ -116,6 +120,7 @@ pub fn plan_retention(writer: &Writer, keep: &Keep) -> Result<Retention, RetainE
     Ok(Retention {
         losing: losing(&all, keep, &removed),
         files: leaving.urls.clone(),
+        settled: settled(store, &all, &stay)?,
         kept,
         removed,
         partial,
@@ -161,7 +166,14 @@ pub fn let_go(writer: &Writer, retention: &Retention) -> Result<(), RetainError>
     delete_tags(&leaving.tags)?;
     delete_manifests(&leaving.manifests)?;
     delete_manifests(&leaving.indexes)?;
-    Ok(writer.finish_sweep(&retention.sweep)?)
+    writer.finish_sweep(&retention.sweep)?;
+    // Last, because it takes a little room.
+    for (name, tag, meaning) in &retention.settled {
+        let mut batch = writer.batch();
+        batch.set_meaning(name, tag, meaning.clone())?;
+        batch.commit()?;
+    }
+    Ok(())
 }
 
 /// Refuses to keep what is not there. A release of which only a part is there can be kept; the rest is returned.
@@ -205,21 +217,46 @@ fn absent_images<'a>(store: &Store, all: &'a [Brought]) -> Result<BTreeSet<&'a R
     Ok(&absent - &there)
 }
 
-/// The tags of images that go. A tag that has been moved since is not what the release brought.
+/// The tags of images that go. A tag that has been moved since is not what the release brought. A tag stays with an image
+/// that stays and gives it the same meaning.
 fn image_tags(
     store: &Store,
     go: &[&LockedImage],
-    kept: &BTreeSet<Reference>,
+    stay: &[&LockedImage],
 ) -> Result<BTreeSet<(RepositoryName, Tag)>, StoreError> {
+    let kept = tags_of(stay.iter().copied());
     let mut tags = BTreeSet::new();
-    for image in go.iter().filter(|image| !kept.contains(&image.reference)) {
+    for image in go {
         let name = image.reference.name();
         let Some(tag) = image.reference.tag() else { continue };
-        if store.resolve(name, tag)?.is_some_and(|target| target.digest == image.root.digest) {
+        let stays = match kept.get(name, tag) {
+            Some(TagMeaning::Unpinned(_)) => true,
+            Some(TagMeaning::Pinned(target)) => target.digest == image.root.digest,
+            Some(TagMeaning::Disputed) | None => false,
+        };
+        if !stays && store.resolve(name, tag)?.is_some_and(|target| target.digest == image.root.digest) {
             tags.insert((name.clone(), tag.clone()));
         }
     }
     Ok(tags)
+}
+
+/// What tags mean after the images have gone to which pinned references disagree now: what the images that stay say.
+fn settled(store: &Store, all: &[Brought], stay: &[&LockedImage]) -> Result<Vec<Settled>, StoreError> {
+    let kept = tags_of(stay.iter().copied());
+    let images = all.iter().flat_map(|bundle| &bundle.lock.images);
+    let names: BTreeSet<&RepositoryName> = images.map(|image| image.reference.name()).collect();
+    let mut settled = Vec::new();
+    for name in names {
+        for tag in store.disputed_tags(name)? {
+            let is_disputed = store.meaning(name, &tag)? == Some(TagMeaning::Disputed);
+            let meaning = kept.get(name, &tag).cloned();
+            if is_disputed && meaning != Some(TagMeaning::Disputed) {
+                settled.push((name.clone(), tag, meaning));
+            }
+        }
+    }
+    Ok(settled)
 }
 
 /// The tags by which the evidence of images that are `gone` is found, unless an image has it that stays.

@@ -227,6 +227,41 @@ fn files_go_with_the_last_bundle_that_lists_them() {
 }
 
 #[test]
+fn disputed_tag_follows_the_pins_that_stay() {
+    let pin = |sequence, release, content: &str| {
+        let mut parts = Parts::new(sequence, release, content);
+        let image = &mut parts.lock.images[0];
+        let (name, digest) = (image.reference.name().clone(), image.root.digest.clone());
+        image.reference = Reference::new(name, "both".parse().ok(), Some(digest));
+        parts
+    };
+    let (name, tag): (RepositoryName, Tag) =
+        ("registry.k8s.io/pause".parse().unwrap(), "both".parse().unwrap());
+    let (old, new) = (pin(1, OLD, "3.9"), pin(2, NEW, "3.10"));
+    let site = Site::new().bring(&old).bring(&new);
+    assert_eq!(site.store.meaning(&name, &tag).unwrap(), Some(TagMeaning::Disputed));
+    site.prune(&[NEW]);
+    let stays = new.lock.images[0].root.descriptor();
+    assert_eq!(site.store.meaning(&name, &tag).unwrap(), Some(TagMeaning::Pinned(stays)));
+    site.prune(&[]);
+    assert_eq!(site.store.meaning(&name, &tag).unwrap(), None);
+}
+
+#[test]
+fn tag_goes_with_the_unpinned_reference() {
+    let mut pinned = Parts::new(2, NEW, "3.10");
+    let image = &mut pinned.lock.images[0];
+    image.reference =
+        Reference::new(image.reference.name().clone(), "3.9".parse().ok(), Some(image.root.digest.clone()));
+    let site = Site::new().bring(&Parts::new(1, OLD, "3.9")).bring(&pinned);
+    site.prune(&[NEW]);
+    let (name, tag): (RepositoryName, Tag) =
+        ("registry.k8s.io/pause".parse().unwrap(), "3.9".parse().unwrap());
+    assert_eq!(site.store.meaning(&name, &tag).unwrap(), None, "a pin has never set it");
+    assert!(site.store.manifest(&name, &pinned.lock.images[0].root.digest).unwrap().is_some());
+}
+
+#[test]
 fn a_release_of_which_a_part_is_left_is_kept_with_a_warning() {
     let mut old = Parts::new(1, OLD, "3.9");
     let more = Parts::new(1, OLD, "3.8");
