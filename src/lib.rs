@@ -16,6 +16,7 @@ pub mod resolve;
 pub mod select;
 pub mod site;
 pub mod store;
+pub mod text;
 pub mod trust;
 pub mod upstream;
 

@@ -11,6 +11,7 @@ use super::tar;
 use super::volume::Slice;
 use crate::oci::{Digest, Hasher, Reference};
 use crate::resolve::{LockedBlob, LockedImage};
+use crate::text;
 
 /// How much is read and hashed at a time.
 const CHUNK: usize = 1024 * 1024;
@@ -48,19 +49,13 @@ pub(super) fn describe(path: &Path, damage: &[Damage]) -> String {
             }
         }
     };
-    let listed: Vec<String> = damage.iter().take(NAMED).map(one).collect();
-    let more = damage.len().saturating_sub(NAMED);
-    let more = if more == 0 { String::new() } else { format!("; and {more} more") };
-    format!("{}{more}; copy the bundle again from where it was made", listed.join("; "))
+    text::clauses(damage.iter().map(one), NAMED)
 }
 
 /// Names parts of a file.
 pub(super) fn describe_ranges(ranges: &[(u64, u64)]) -> String {
     let one = |(start, end): &(u64, u64)| format!("bytes {start} to {} are damaged", end - 1);
-    let listed: Vec<String> = ranges.iter().take(NAMED).map(one).collect();
-    let more = ranges.len().saturating_sub(NAMED);
-    let more = if more == 0 { String::new() } else { format!("; and {more} more places") };
-    format!("{}{more}", listed.join("; "))
+    text::clauses(ranges.iter().map(one), NAMED)
 }
 
 /// Names the volumes of the bundle `name` that cannot be had.
@@ -77,10 +72,7 @@ pub(super) fn describe_absent(name: &str, of: u32, absent: &[Absent]) -> String 
             }
         }
     };
-    let listed: Vec<String> = absent.iter().take(NAMED).map(one).collect();
-    let more = absent.len().saturating_sub(NAMED);
-    let more = if more == 0 { String::new() } else { format!("; and {more} more") };
-    format!("{}{more}", listed.join("; "))
+    text::clauses(absent.iter().map(one), NAMED)
 }
 
 impl Bundle {

@@ -17,7 +17,11 @@ use crate::oci::{
 };
 use crate::resolve::{LockedBlob, LockedFile, LockedImage, tags_of};
 use crate::store::{Batch, HostedFile, ImportEntry, Store, StoreError, Writer};
+use crate::text;
 use crate::trust::{self, KeyId, PrivateKey};
+
+/// How many images a message names.
+const NAMED: usize = 5;
 
 /// Why a bundle was not imported. The store is as it was before, but for blobs that nothing refers to.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +60,8 @@ pub enum ImportError {
     },
     /// The bundle leaves out what this store does not have.
     #[error(
-        "the bundle leaves out {count} blobs ({bytes} bytes) that this store does not have; it needs them for {}; \
-         bring a bundle that was built without --since, or with this site's own inventory",
-        images.join(", ")
+        "the bundle leaves out {count} blobs ({bytes} bytes) that this store does not have, for {}",
+        text::list(images, NAMED)
     )]
     NotHere {
         /// How many blobs are not here.
@@ -66,7 +69,7 @@ pub enum ImportError {
         /// Their size together in bytes.
         bytes: u64,
         /// The images that need them.
-        images: Vec<String>,
+        images: Vec<Reference>,
     },
     /// A manifest in the bundle cannot be served.
     #[error("{}: {digest} is no manifest that can be served: {source}", path.display())]
@@ -287,7 +290,7 @@ fn check_required(bundle: &Bundle, store: &Store) -> Result<(), ImportError> {
         return Ok(());
     }
     let needs = |image: &&LockedImage| image.contents().any(|digest| absent.contains(digest));
-    let images = lock.images.iter().filter(needs).map(|image| image.reference.to_string()).collect();
+    let images = lock.images.iter().filter(needs).map(|image| image.reference.clone()).collect();
     Err(ImportError::NotHere { count: absent.len(), bytes, images })
 }
 

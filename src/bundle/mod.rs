@@ -39,7 +39,7 @@ pub use retain::{Keep, RetainError, Retention, imported_locks, let_go, plan_rete
 pub use serve::{ServeError, ServedBundles};
 pub use sign::sign;
 pub use volume::{CutError, ParseVolumeSizeError, Volume, VolumeSize};
-pub use write::{BlobSource, BuildError, BuildOptions, Built, SourceError, build};
+pub use write::{BlobSource, BuildError, BuildOptions, Built, RecoveryReach, SourceError, build};
 
 /// What the fuzz targets reach and programs do not.
 #[cfg(any(test, fuzzing))]

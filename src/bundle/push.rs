@@ -18,6 +18,7 @@ use crate::oci::{
 };
 use crate::resolve::LockedImage;
 use crate::store::{Content, ContentError, Manifest};
+use crate::text;
 use crate::upstream::{Problem, Pusher, ReadAt, UpstreamError};
 
 /// How many refused indexes are named.
@@ -100,11 +101,7 @@ pub enum PushError {
 }
 
 fn named(images: &[(Reference, usize)]) -> String {
-    let one = |(image, absent): &(Reference, usize)| format!("{image} ({absent} left out)");
-    let listed: Vec<String> = images.iter().take(NAMED).map(one).collect();
-    let more = images.len().saturating_sub(NAMED);
-    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("{}{more}", listed.join(", "))
+    text::list(images.iter().map(|(image, absent)| format!("{image} ({absent} left out)")), NAMED)
 }
 
 /// What was pushed.

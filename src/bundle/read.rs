@@ -26,7 +26,7 @@ pub enum BundleError {
         source: io::Error,
     },
     /// The bytes are not those of a bundle.
-    #[error("{} is damaged or is no bundle: {what}, at byte {offset}; copy it again from where it was made", path.display())]
+    #[error("{} is damaged or is no bundle: {what}, at byte {offset}", path.display())]
     Malformed {
         /// The bundle.
         path: PathBuf,
@@ -52,7 +52,7 @@ pub enum BundleError {
         damage: Vec<Damage>,
     },
     /// Parts of a volume or of a recovery file do not have their digests.
-    #[error("{}: {}; copy the file again from where it was made", path.display(), describe_ranges(damaged))]
+    #[error("{}: {}", path.display(), describe_ranges(damaged))]
     DamagedVolume {
         /// The file.
         path: PathBuf,
@@ -90,10 +90,7 @@ pub enum BundleError {
         count: usize,
     },
     /// The bundle may not be brought in any more.
-    #[error(
-        "{}: the bundle expired at {expired}; get a newer one, or allow this one with --allow-expired",
-        path.display()
-    )]
+    #[error("{}: the bundle expired at {expired}", path.display())]
     Expired {
         /// The bundle.
         path: PathBuf,

@@ -126,6 +126,31 @@ pub struct Built {
     pub continued: u64,
     /// The files: the bundle, or its volumes in their order, and the recovery files.
     pub paths: Vec<PathBuf>,
+    /// What the recovery files can do, or `None` if there are none.
+    pub recovery: Option<RecoveryReach>,
+}
+
+/// How much of a bundle its recovery files restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecoveryReach {
+    /// The most bytes that may be lost, in whole blocks.
+    pub bytes: u64,
+    /// The bytes of the largest volume, in whole blocks; all of the bundle if it is not cut.
+    pub volume: u64,
+    /// The bytes of the bundle that recovery files are made of.
+    pub whole: u64,
+}
+
+impl RecoveryReach {
+    fn of(layout: &Layout, cutting: &Cutting) -> Self {
+        let size = layout.block_size;
+        let volumes = cutting.volumes().map(|(_, blocks)| (blocks.end - blocks.start) * size);
+        Self {
+            bytes: layout.recovery.len() as u64 * size,
+            volume: volumes.max().unwrap_or(layout.head),
+            whole: layout.head,
+        }
+    }
 }
 
 /// Builds the bundle of `lock` from `source`, or goes on where an interrupted run stopped.
@@ -170,6 +195,7 @@ pub async fn build(
             layout = Some(Arc::new(made));
         }
     }
+    let recovery = layout.as_ref().map(|layout| RecoveryReach::of(layout, &cutting));
     let (size, index) = (partial.files.size(), tail.index.clone());
     let finish = move || {
         let of_bundle = partial.files.count() - layout.as_ref().map_or(0, |layout| layout.files.len());
@@ -180,7 +206,7 @@ pub async fn build(
     };
     let paths = joined(tokio::task::spawn_blocking(finish).await);
     let paths = paths.map_err(|source| BuildError::Io { path: options.output.to_owned(), source })??;
-    Ok(Built { index, size, continued, paths })
+    Ok(Built { index, size, continued, paths, recovery })
 }
 
 fn plan_parity(

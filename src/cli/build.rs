@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
-use dray::bundle::{self, BlobSource, BuildError, BuildOptions, ParityShare, SourceError, VolumeSize};
+use dray::bundle::{
+    self, BlobSource, BuildError, BuildOptions, ParityShare, RecoveryReach, SourceError, VolumeSize,
+};
 use dray::oci::Descriptor;
 use dray::resolve::LockedBlob;
 use dray::upstream::{BlobStream, Upstream, UpstreamError};
@@ -106,14 +108,29 @@ impl Build {
                 bytes => format!("; {} are left out, because the site has them", human_bytes(bytes)),
             };
             format!(
-                "{}: {}, {}{continued}{left_out}\n{}",
+                "{}: {}, {}{continued}{left_out}\n{}{}",
                 names(&built.paths),
                 counted(lock.images.len(), "image"),
                 human_bytes(built.size),
-                built.index.digest
+                built.index.digest,
+                built.recovery.as_ref().map(reach).unwrap_or_default(),
             )
         })
     }
+}
+
+/// Says how much the recovery files restore, and what it takes to restore a whole volume.
+fn reach(recovery: &RecoveryReach) -> String {
+    let restores = format!("\nrecovery files restore up to {} of lost bytes", human_bytes(recovery.bytes));
+    if recovery.volume >= recovery.whole {
+        return restores;
+    }
+    if recovery.bytes >= recovery.volume {
+        return format!("{restores}, such as any one volume");
+    }
+    // One more than the quotient, because shares are rounded to whole blocks.
+    let percent = recovery.volume * 100 / recovery.whole + 1;
+    format!("{restores}; a whole volume would take --parity {percent}%")
 }
 
 /// The file, or the first and the last volume.

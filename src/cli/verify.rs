@@ -8,6 +8,7 @@ use clap::Args;
 use dray::bundle::{Bundle, BundleError, Media, Recovery, Volume};
 use dray::oci::Digest;
 use dray::resolve::Lock;
+use dray::trust::TrustError;
 use serde_json::json;
 
 use super::error::{CliError, Kind};
@@ -232,14 +233,42 @@ impl From<BundleError> for CliError {
             BundleError::Twice { .. } | BundleError::Several { .. } => Kind::Usage,
             _ => Kind::Failed,
         };
-        let untrusted = matches!(error, BundleError::Untrusted { .. });
+        let remedy = remedy(&error);
         let error = Self::new(kind, error);
-        if untrusted {
-            error.hint(
-                "give the public keys of those who release with --trust; `dray inspect` shows who signed",
-            )
-        } else {
-            error
-        }
+        remedy.into_iter().fold(error, Self::hint)
     }
+}
+
+/// Returns what to do about a bundle that cannot be used.
+fn remedy(error: &BundleError) -> Option<String> {
+    match error {
+        BundleError::Untrusted { path, source: TrustError::Unsigned } => {
+            Some(format!("sign it on the connected side: `dray sign {} --key KEY`", path.display()))
+        }
+        BundleError::Untrusted { path, .. } => Some(format!(
+            "give the public keys of those who release with --trust; `dray inspect {}` shows who signed",
+            path.display()
+        )),
+        BundleError::Malformed { path, .. }
+        | BundleError::Damaged { path, .. }
+        | BundleError::DamagedVolume { path, .. }
+        | BundleError::Incomplete { path, .. } => Some(restore(path)),
+        BundleError::Expired { .. } => {
+            Some("get a newer bundle, or take this one in spite of its age with --allow-expired".to_owned())
+        }
+        BundleError::Io { .. }
+        | BundleError::Lock { .. }
+        | BundleError::Twice { .. }
+        | BundleError::Several { .. } => None,
+    }
+}
+
+/// Returns how to get back what of the bundle at `path` is damaged or missing.
+fn restore(path: &Path) -> String {
+    if !Recovery::is_beside(path) {
+        return "copy it again from where it was made".to_owned();
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let place = if path.exists() { path } else { directory.unwrap_or(Path::new(".")) };
+    format!("restore it from the recovery files next to it: `dray repair {}`", place.display())
 }

@@ -15,6 +15,9 @@ use crate::bundle::{framing, tar};
 use crate::file::{Span, read_up_to_at};
 use crate::oci::Digest;
 
+/// More files than a medium has beside a bundle.
+const MAX_ENTRIES: usize = 10_000;
+
 const TAIL_NAME: &str = "bundle.tail";
 /// The longest second description and tail that are looked for from the end.
 const MAX_END: u64 = 256 * 1024 * 1024;
@@ -53,6 +56,14 @@ impl Recovery {
             header => header,
         };
         Ok(header.map(|header| Self { path: path.to_owned(), header, file, len }))
+    }
+
+    /// Returns whether a file that is named as recovery files are lies in the same directory as `bundle`, or in it.
+    pub fn is_beside(bundle: &Path) -> bool {
+        let parent = bundle.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = if bundle.is_dir() { bundle } else { parent.unwrap_or(Path::new(".")) };
+        let entries = std::fs::read_dir(directory).into_iter().flatten().take(MAX_ENTRIES);
+        entries.flatten().any(|entry| is_named(&entry.path()))
     }
 
     /// Whether the file at `path` begins as a recovery file does.

@@ -5,6 +5,7 @@
 use super::Node;
 use super::findings::Finding;
 use crate::catalog::{ReleaseId, Severity};
+use crate::text;
 
 /// How many minor versions a kubelet may be behind the API server; 2 for kubelets before 1.25.
 const KUBELET_BEHIND: u32 = 3;
@@ -76,11 +77,7 @@ fn skipped(target: &ReleaseId, to: (u32, u32), nodes: &[Node]) -> Option<Finding
 /// Names of nodes for a sentence.
 pub(super) fn list(nodes: &[&Node]) -> String {
     const NAMED: usize = 4;
-    let names: Vec<&str> = nodes.iter().take(NAMED).map(|node| node.name.as_str()).collect();
-    match nodes.len().saturating_sub(NAMED) {
-        0 => names.join(", "),
-        more => format!("{} and {more} more", names.join(", ")),
-    }
+    text::list(nodes.iter().map(|node| &node.name), NAMED)
 }
 
 #[cfg(test)]
