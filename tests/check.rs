@@ -51,6 +51,10 @@ impl Desk {
         serde_json::from_slice(&std::fs::read(self.path(name)).unwrap()).unwrap()
     }
 
+    fn yaml(&self, name: &str) -> Value {
+        serde_saphyr::from_str(&std::fs::read_to_string(self.path(name)).unwrap()).unwrap()
+    }
+
     /// Writes a lock that has what releases need on these node kinds, and further images.
     fn lock(&self, releases: &[(&str, &[&str])], kinds: &[&str], more: &[&str]) {
         self.write("plant.lock", lock(releases, kinds, more).to_string());
@@ -142,6 +146,28 @@ fn ids(report: &Value) -> Vec<(&str, &str)> {
 
 /// An update from 1.29 to 1.30 without a network, with dynamic configuration, node-local load balancing and the pull
 /// policy Never: the new controllers ask for the images of 1.29, because the stored configuration pins them.
+#[test]
+fn without_content_only_the_configuration_is_judged() {
+    let desk = Desk::new();
+    for file in ["incident-config.yaml", "incident-nodes.json"] {
+        desk.write(file, std::fs::read(Path::new("tests/fixtures/check").join(file)).unwrap());
+    }
+    let inputs = ["--cluster-config", "incident-config.yaml", "--nodes", "incident-nodes.json", "--to", NEW];
+    // What the configuration does wrong is found.
+    let (code, report) = desk.report(&inputs);
+    assert_eq!((code, &report["ready"], &report["contentChecked"]), (4, &json!(false), &json!(false)));
+    assert!(report["nodes"].as_array().unwrap().iter().all(|node| node["missing"] == json!([])), "{report}");
+    assert!(report["problems"].as_array().unwrap().iter().any(|p| p["id"] == "stale-pins"), "{report}");
+    // Once it is right the answer is yes, and says what it is about.
+    let mut config: Value = desk.yaml("incident-config.yaml");
+    dray::site::check::apply(&mut config, &report["patch"]);
+    desk.write("incident-config.yaml", config.to_string());
+    let answer = desk.check(&inputs);
+    assert_eq!(answer.code, 0, "{answer}");
+    assert!(answer.stdout.contains("CONFIGURED"), "{answer}");
+    assert!(answer.stdout.contains("no image was looked for"), "{answer}");
+}
+
 #[test]
 fn the_update_that_started_the_old_images() {
     let desk = Desk::new();

@@ -23,12 +23,12 @@ use super::output::write_file;
 use super::runtime::Context;
 use super::upstream;
 
-/// Say whether every node starts after an upgrade, before it is begun
+/// Check before an upgrade whether every node will start
 ///
 /// Works out which images each node will ask for, from the configuration as it is stored, and looks for them as the
-/// node's container runtime will: in a store, in bundles, in a registry, or in what a lock says a bundle will have. Finds
-/// the image versions that k0s left in its ClusterConfig, and prints the patch that takes them out. Exit code 4 when
-/// anything would not start.
+/// node's container runtime will: in a store, in bundles, in a registry, or in what a lock says a bundle will have.
+/// Without any of these only the configuration is judged. Finds the image versions that k0s left in its ClusterConfig,
+/// and prints the patch that removes them. Exit code 4 if a node would not start.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     kubectl -n kube-system get clusterconfig k0s -o json > config.json\n  \
@@ -87,7 +87,7 @@ pub(crate) struct Check {
 
 /// What serves the nodes.
 #[derive(Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 struct ContentArgs {
     /// What serves the nodes: this store
     #[arg(long, value_name = "DIR")]
@@ -159,6 +159,9 @@ impl Check {
         }
         if !lock.is_empty() {
             return Ok(Source::Locks(lock.iter().map(|path| read_lock(path)).collect::<Result<_, _>>()?));
+        }
+        if bundle.is_empty() {
+            return Ok(Source::Unknown);
         }
         Ok(Source::Content(Arc::new(ServedBundles::new(self.signers.open(context, bundle)?)?)))
     }

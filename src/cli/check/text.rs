@@ -6,6 +6,7 @@ use std::path::Path;
 
 use dray::catalog::Severity;
 use dray::site::check::{ClusterConfig, Missing, NodeReport, Report};
+use dray::text;
 
 use crate::cli::output::table;
 
@@ -24,7 +25,15 @@ impl Paper<'_> {
     /// All of it; notes only where they are asked for.
     pub(super) fn text(&self, with_notes: bool) -> String {
         let mut text = self.nodes();
-        for part in [self.missing(), self.pins(), self.findings(with_notes), self.patch(), self.keep()] {
+        let parts = [
+            self.missing(),
+            self.pins(),
+            self.findings(with_notes),
+            self.patch(),
+            self.keep(),
+            self.unchecked(),
+        ];
+        for part in parts {
             if !part.is_empty() {
                 text.push('\n');
                 text.push_str(&part);
@@ -34,7 +43,8 @@ impl Paper<'_> {
     }
 
     fn nodes(&self) -> String {
-        let heading = ["NODE", "KIND", "KUBELET", "RUNTIME", "IMAGES", "STARTS"];
+        let verdict = if self.report.content_checked { "STARTS" } else { "CONFIGURED" };
+        let heading = ["NODE", "KIND", "KUBELET", "RUNTIME", "IMAGES", verdict];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
         for node in &self.report.nodes {
             let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
@@ -116,14 +126,14 @@ impl Paper<'_> {
         let (Some(ready), Some(config)) = (self.report.ready_with_patch, self.config) else {
             return String::new();
         };
-        let then = if ready { "every node starts" } else { "not every node starts yet" };
+        let then = if ready { "every node starts" } else { "some nodes still will not start" };
         let argument = match self.patch {
             Some(path) => format!("--patch-file {}", path.display()),
             None => format!("--patch '{}'", self.report.patch),
         };
         if !config.is_stored() {
             return format!(
-                "take out of the configuration file what this merge patch takes out, and {then}:\n  {}\n",
+                "remove the fields listed in this merge patch from the configuration file, and {then}:\n  {}\n",
                 self.patch.map_or_else(|| self.report.patch.to_string(), |path| path.display().to_string())
             );
         }
@@ -134,6 +144,15 @@ impl Paper<'_> {
         )
     }
 
+    /// Says that no image was looked for, so that nobody takes the answer for more than it is.
+    fn unchecked(&self) -> String {
+        if self.report.content_checked {
+            return String::new();
+        }
+        "only the configuration was checked, no image was looked for: add --store, --bundle, --lock or --registry\n"
+            .to_owned()
+    }
+
     fn keep(&self) -> String {
         let mut text = String::new();
         for running in &self.report.keep {
@@ -142,7 +161,7 @@ impl Paper<'_> {
             let nodes: Vec<&str> = running.nodes.iter().map(String::as_str).collect();
             let _ = writeln!(
                 text,
-                "keep servable until these nodes are upgraded: {releases} ({})",
+                "do not prune before these nodes are upgraded: {releases} ({})",
                 named(&nodes)
             );
         }
@@ -166,9 +185,5 @@ fn starts(node: &NodeReport) -> String {
 }
 
 fn named(nodes: &[&str]) -> String {
-    let shown = nodes.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-    match nodes.len().saturating_sub(NAMED) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
+    text::list(nodes, NAMED)
 }

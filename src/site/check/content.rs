@@ -28,6 +28,8 @@ pub enum Source {
     Registry(Arc<SiteRegistry>),
     /// What bundles will have, as their locks say.
     Locks(Vec<Lock>),
+    /// Nothing is known of it: only the configuration is judged, and no image is looked for.
+    Unknown,
 }
 
 /// The images of a source; each is looked at once, however many nodes need it.
@@ -69,6 +71,9 @@ impl<'a> Shelf<'a> {
         kind: &NodeKind,
         bands: &[&'static Band],
     ) -> Result<Option<String>, ContentError> {
+        if matches!(self.source, Source::Unknown) {
+            return Ok(None);
+        }
         for name in names {
             if let Some(found) = self.find(name)? {
                 return Ok(self.reason(&found, kind, bands));
@@ -84,6 +89,7 @@ impl<'a> Shelf<'a> {
         let found = match self.source {
             Source::Content(content) => look_up(content, reference)?,
             Source::Registry(registry) => look_up(registry.as_ref(), reference)?,
+            Source::Unknown => None,
             Source::Locks(locks) => {
                 // Where two bundles have the same reference, the later one counts.
                 let images = locks.iter().rev().flat_map(|lock| &lock.images);

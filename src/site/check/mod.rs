@@ -123,7 +123,7 @@ pub fn check(inputs: &Inputs<'_>) -> Result<Report, CheckError> {
         running: &running,
     };
     let findings = findings::all(&facts)?;
-    let mut report = Report::new(inputs.target, &wanted, findings);
+    let mut report = Report::new(inputs.target, &wanted, findings, !matches!(inputs.source, Source::Unknown));
     report.ready_with_patch = match (&patch, inputs.config) {
         (Some(patch), Some(config)) => {
             let mut object = config.object().clone();

@@ -14,8 +14,10 @@ use crate::oci::NodeKind;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Whether every node starts.
+    /// Whether every node starts, as far as was looked: see `content_checked`.
     pub ready: bool,
+    /// Whether images were looked for. If not, only the configuration was judged.
+    pub content_checked: bool,
     /// The release to go to.
     pub to: ReleaseId,
     /// The answer for each node.
@@ -75,12 +77,18 @@ pub struct Missing {
 }
 
 impl Report {
-    pub(super) fn new(to: &ReleaseId, wanted: &[Wanted<'_>], mut problems: Vec<Finding>) -> Self {
+    pub(super) fn new(
+        to: &ReleaseId,
+        wanted: &[Wanted<'_>],
+        mut problems: Vec<Finding>,
+        content_checked: bool,
+    ) -> Self {
         problems.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let nodes: Vec<NodeReport> = wanted.iter().map(|wanted| NodeReport::new(wanted, &problems)).collect();
         let blocked = problems.iter().any(|finding| finding.severity == Severity::Blocker);
         Self {
             ready: !blocked && nodes.iter().all(|node| node.ready),
+            content_checked,
             to: to.clone(),
             nodes,
             pins: Vec::new(),

@@ -2,7 +2,7 @@
 
 use super::super::pins::{Pin, Verdict, creators};
 use super::super::repository::{bare, host};
-use super::super::{ClusterConfig, MAX_TWINS};
+use super::super::{ClusterConfig, MAX_TWINS, Source};
 use super::{Facts, Finding};
 use crate::catalog::{ReleaseId, Severity, StripDefaults};
 
@@ -74,8 +74,13 @@ fn stale(facts: &Facts<'_>, stale: &[&Pin]) -> Option<Finding> {
         return None;
     }
     let hits = |path: &String| stale.iter().any(|pin| pin.path == *path);
-    let lacking =
-        |wanted: &&super::Wanted<'_>| wanted.missing.iter().any(|m| m.pinned.as_ref().is_some_and(hits));
+    // Where nothing is known of the content, a node that asks for a stale image may not get it.
+    let unknown = matches!(facts.inputs.source, Source::Unknown);
+    let lacking = |wanted: &&super::Wanted<'_>| {
+        let missing = wanted.missing.iter().filter_map(|missing| missing.pinned.as_ref());
+        let asked = wanted.asks.iter().filter(|_| unknown).filter_map(|ask| ask.pinned.as_ref());
+        missing.chain(asked).any(hits)
+    };
     let nodes: Vec<_> = facts.wanted.iter().filter(lacking).map(|wanted| wanted.node).collect();
     let severity = if nodes.is_empty() { Severity::Warning } else { Severity::Blocker };
     let creators = creators(facts.pins);
