@@ -184,9 +184,12 @@ impl<W: Write> Write for Hashing<W> {
 impl From<ExportError> for CliError {
     fn from(error: ExportError) -> Self {
         match error {
-            ExportError::Missing(_) => Self::new(Kind::Incomplete, error).hint(
-                "bring a bundle with this release, these features and this node kind: `dray build`, then `dray import`",
-            ),
+            ExportError::Missing(ref missing) => {
+                let missing = missing.clone();
+                Self::new(Kind::Incomplete, error).missing(missing).hint(
+                    "bring a bundle with this release, these features and this node kind: `dray build`, then `dray import`",
+                )
+            }
             ExportError::Content(ContentError::Damaged(_)) | ExportError::Manifest { .. } => {
                 Self::new(Kind::Verification, error)
             }

@@ -8,6 +8,7 @@ use clap::Args;
 use dray::bundle::{self, Bundle, Destination, ImportError, ImportOptions, ImportRecord, Media};
 use dray::oci::{Reference, TagMeaning};
 use dray::store::{Content as _, Store, StoreError};
+use serde_json::json;
 
 use super::error::{CliError, Kind};
 use super::inputs::{self, Trust};
@@ -181,7 +182,12 @@ impl From<ImportError> for CliError {
         match error {
             ImportError::Bundle(error) => error.into(),
             ImportError::Store(error) => error.into(),
-            other @ ImportError::NotHere { .. } => Self::new(Kind::Incomplete, other),
+            ImportError::NotHere { ref images, .. } => {
+                let missing: Vec<_> = images.iter().map(|image| json!({"ref": image})).collect();
+                Self::new(Kind::Incomplete, error).missing(missing).hint(
+                    "bring a bundle that was built without --since, or with the inventory of this very store",
+                )
+            }
             other if other.is_verification() => Self::new(Kind::Verification, other),
             other => Self::failed(other),
         }

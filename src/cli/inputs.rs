@@ -286,7 +286,9 @@ impl From<ResolveError> for CliError {
                     _ => Kind::Incomplete,
                 };
                 let hints: BTreeSet<String> = gaps.iter().filter_map(|gap| gap.hint.clone()).collect();
-                let mut error = hints.into_iter().fold(Self::new(kind, error), Self::hint);
+                let missing = gaps.clone();
+                let error = Self::new(kind, error).missing(missing);
+                let mut error = hints.into_iter().fold(error, Self::hint);
                 if clients {
                     error = error.hint("if those clients are not on your nodes, state `spec.runtimes`");
                 }

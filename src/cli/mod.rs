@@ -9,6 +9,7 @@ mod check;
 mod clock;
 mod demo;
 mod diff;
+mod environment;
 mod error;
 mod explain;
 mod export;
@@ -41,9 +42,10 @@ mod upstream;
 mod verify;
 mod wants;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, builder::BoolishValueParser};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::error::CliError;
 use self::global::Global;
@@ -128,14 +130,17 @@ impl Command {
 
 /// Runs the command that the process was started with.
 pub(crate) fn run() -> ExitCode {
-    let mut command = with_environment(Cli::command());
-    let matches = match command.try_get_matches_from_mut(std::env::args_os()) {
-        Ok(matches) => matches,
-        Err(error) => return output::usage(&error),
-    };
-    let cli = match Cli::from_arg_matches(&matches) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let mut command = environment::with_environment(Cli::command(), &arguments);
+    let parsed = command
+        .try_get_matches_from_mut(&arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return output::usage(&error.format(&mut command)),
+        Err(error) => {
+            let variables = environment::variables_set(&command);
+            return output::usage(&error, &variables, asks_for_json(&arguments));
+        }
     };
     let context = Context::new(cli.global);
     match cli.command.run(&context) {
@@ -144,40 +149,17 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// Lets every flag be given as `DRAY_<FLAG>` as well.
-fn with_environment(command: clap::Command) -> clap::Command {
-    command
-        .mut_args(|arg| {
-            let Some(long) = arg.get_long().filter(|long| !matches!(*long, "help" | "version")) else {
-                return arg;
-            };
-            let variable = format!("DRAY_{}", long.to_uppercase().replace('-', "_"));
-            match arg.get_action() {
-                ArgAction::SetTrue => arg.env(variable).value_parser(BoolishValueParser::new()),
-                _ => arg.env(variable),
-            }
-            .hide_env(true)
-        })
-        .mut_subcommands(with_environment)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arguments_are_consistent() {
-        with_environment(Cli::command()).debug_assert();
-    }
-
-    #[test]
-    fn every_flag_has_its_variable() {
-        let command = with_environment(Cli::command());
-        for arg in command.get_arguments().filter(|arg| arg.get_long().is_some()) {
-            let long = arg.get_long().unwrap();
-            if !matches!(long, "help" | "version") {
-                assert!(arg.get_env().is_some(), "--{long}");
-            }
+/// Returns whether a command line that cannot be read asks for JSON all the same.
+fn asks_for_json(arguments: &[OsString]) -> bool {
+    let typed = arguments.iter().map(|argument| argument.to_string_lossy());
+    let mut typed = typed.skip(1).take_while(|argument| argument != "--");
+    let mut wanted = std::env::var("DRAY_FORMAT").ok();
+    while let Some(argument) = typed.next() {
+        match argument.strip_prefix("--format") {
+            Some("") => wanted = typed.next().map(Into::into),
+            Some(value) if value.starts_with('=') => wanted = Some(value[1..].to_owned()),
+            _ => {}
         }
     }
+    wanted.as_deref() == Some("json")
 }

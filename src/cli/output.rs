@@ -1,10 +1,12 @@
 //! What is printed and where: data to stdout, everything else to stderr, progress only to a terminal.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -19,6 +21,8 @@ pub(crate) struct Output {
     quiet: bool,
     colour: bool,
     bars: MultiProgress,
+    /// Whether stdout has a result, so that an error is not printed there as well.
+    has_result: AtomicBool,
 }
 
 impl Output {
@@ -33,6 +37,7 @@ impl Output {
             quiet: global.quiet,
             colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             bars,
+            has_result: AtomicBool::new(false),
         }
     }
 
@@ -50,6 +55,7 @@ impl Output {
         if self.is_json() {
             let mut json = serde_json::to_string_pretty(value).map_err(CliError::failed)?;
             json.push('\n');
+            self.has_result.store(true, Ordering::Relaxed);
             write_stdout(&json)
         } else {
             let mut text = text();
@@ -72,8 +78,12 @@ impl Output {
         self.line_after(&self.paint("33", "warning:"), &message.to_string());
     }
 
-    /// Prints an error with its hints and gives the exit code for it.
+    /// Prints an error with its hints and returns the exit code for it. Programs get it on stdout as well, unless the
+    /// result is there already.
     pub(crate) fn failure(&self, error: &CliError) -> ExitCode {
+        if self.is_json() && !self.has_result.load(Ordering::Relaxed) {
+            json_error(error);
+        }
         self.line_after(&self.paint("31", "error:"), &error.to_string());
         ExitCode::from(error.kind as u8)
     }
@@ -152,10 +162,30 @@ fn write_stdout(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Prints clap's answer: help and version to stdout with code 0, wrong usage to stderr with code 2.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+/// Prints clap's answer: help and version to stdout with code 0, wrong usage to stderr with code 2, and for programs to
+/// stdout as well. `variables` are those that may have given flags that nobody typed.
+pub(crate) fn usage(error: &clap::Error, variables: &BTreeSet<String>, json: bool) -> ExitCode {
     let _ = error.print();
-    if error.use_stderr() { ExitCode::from(Kind::Usage as u8) } else { ExitCode::SUCCESS }
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let mut told = CliError::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+    if error.kind() == clap::error::ErrorKind::ArgumentConflict && !variables.is_empty() {
+        let set = variables.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let hint = format!("flags also come from these environment variables: {set}");
+        let _ = writeln!(io::stderr(), "\n  hint: {hint}");
+        told = told.hint(hint);
+    }
+    if json {
+        json_error(&told);
+    }
+    ExitCode::from(Kind::Usage as u8)
+}
+
+/// Prints an error for programs. It is on stderr too, so that a closed stdout hides nothing.
+fn json_error(error: &CliError) {
+    let _ = write_stdout(&format!("{:#}\n", error.to_json()));
 }
 
 /// How many there are of a thing, as a person says it: `1 image`, `2 images`.

@@ -75,9 +75,9 @@ impl From<PushError> for CliError {
             PushError::Sparse { ref answer, .. } => {
                 let answer = format!("the registry says: {answer}");
                 Self::failed(error).hint(answer).hint(
-                    "let the registry take them (distribution 3: validation.manifests.indexes.platforms: none), name all \
-                     platforms of the image under spec.nodes, or serve the bundle with `dray serve`; dray does not rewrite \
-                     an index, because that changes its digest",
+                    "let the registry accept indexes of which parts are missing (distribution 3: \
+                     validation.manifests.indexes.platforms: none), or serve the bundle with `dray serve`; dray does not \
+                     rewrite an index, because that changes its digest",
                 )
             }
         }

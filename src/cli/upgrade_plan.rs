@@ -176,11 +176,17 @@ impl Common {
     }
 }
 
+/// What to do about what is missing.
+const BRING: &str = "then `dray build` a bundle of it, and `dray import` it here";
+
 impl From<PlanError> for CliError {
     fn from(error: PlanError) -> Self {
         match error {
-            PlanError::Lacks(_) | PlanError::NotStocked { .. } => Self::new(Kind::Incomplete, error)
-                .hint("then `dray build` a bundle of it, and `dray import` it here"),
+            PlanError::Lacks(ref lacks) => {
+                let lacks = lacks.clone();
+                Self::new(Kind::Incomplete, error).missing(lacks).hint(BRING)
+            }
+            PlanError::NotStocked { .. } => Self::new(Kind::Incomplete, error).hint(BRING),
             PlanError::NoSuchNode { .. } | PlanError::NoLinux(_) | PlanError::Channel { .. } => {
                 Self::new(Kind::Incomplete, error)
             }

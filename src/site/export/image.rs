@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::Serialize;
+
 use bytes::Bytes;
 
 use super::{ExportError, index};
@@ -14,9 +16,10 @@ use crate::store::Content;
 const MAX_DEPTH: usize = 4;
 
 /// An image that the store lacks, or lacks in part.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Missing {
     /// The image.
+    #[serde(rename = "ref")]
     pub reference: Reference,
     /// What is not there.
     pub what: String,

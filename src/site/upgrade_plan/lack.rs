@@ -10,6 +10,7 @@ use crate::site::export::Missing;
 
 /// Something that is not in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Lack {
     /// An image, or a part of it.
     Image {
