@@ -125,6 +125,11 @@ pub enum ExportError {
     /// A reference without a tag, which k3s and RKE2 import with an error each time.
     #[error("{0} has no tag, and {1} reports an archive with such a name as broken; give it with a tag")]
     NoTag(Reference, Importer),
+    /// A pinned reference whose tag means something else, so that k3s and RKE2 would have to import it without a tag.
+    #[error(
+        "the tag of {0} means something else, and {1} reports an image without a tag as broken; leave the image out"
+    )]
+    OtherTag(Reference, Importer),
     /// The catalog does not have what is asked for.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -217,7 +222,13 @@ pub fn plan(request: &Request<'_>, catalog: &Catalog, content: &dyn Content) -> 
     let mut missing = Vec::new();
     for reference in references {
         match reader.image(reference)? {
-            Ok(image) => archive.add(reference, image),
+            Ok(image) => {
+                let name = imported_as(content, reference)?;
+                if name.tag().is_none() && importer != Importer::K0s {
+                    return Err(ExportError::OtherTag(reference.clone(), importer));
+                }
+                archive.add(&name, image);
+            }
             Err(gap) => missing.push(gap),
         }
     }
@@ -226,6 +237,18 @@ pub fn plan(request: &Request<'_>, catalog: &Catalog, content: &dyn Content) -> 
     }
     archive.finish();
     Ok(archive)
+}
+
+/// Returns the name that an image is imported under. The tag of a pinned reference stays out of it where the tag means
+/// another image, which would lose it on the node.
+fn imported_as(content: &dyn Content, reference: &Reference) -> Result<Reference, ContentError> {
+    let name = reference.name();
+    let (Some(digest), Some(tag)) = (reference.digest(), reference.tag()) else {
+        return Ok(reference.clone());
+    };
+    let is_own = content.resolve(name, tag)?.is_some_and(|target| target.digest == *digest);
+    let tag = is_own.then(|| tag.clone());
+    Ok(Reference::new(name.clone(), tag, Some(digest.clone())))
 }
 
 /// The containerd that runs the images: the release's own, or where its version is not known every one.

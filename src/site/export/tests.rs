@@ -1,6 +1,9 @@
 //! Names and refusals; what archives hold is tested with the programs that import them.
 
+use std::time::Duration;
+
 use super::*;
+use crate::oci::{Descriptor, RepositoryName, TagMeaning};
 use crate::store::Store;
 
 fn kind(text: &str) -> NodeKind {
@@ -55,4 +58,28 @@ fn refusals_say_what_is_wrong() {
     let empty = refused(Importer::K0s, "k0s@v1.36.3+k0s.2", linux, &[]);
     assert!(matches!(&empty, ExportError::Missing(images) if images.len() > 5), "{empty}");
     assert!(empty.to_string().contains("\n  quay.io/k0sproject/"), "{empty}");
+}
+
+#[test]
+fn pinned_image_has_no_tag_that_means_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::create(directory.path()).unwrap();
+    let name: RepositoryName = "quay.io/x/y".parse().unwrap();
+    let (own, other) = (Descriptor::of("m", b"own"), Descriptor::of("m", b"other"));
+    let writer = store.writer("test", Duration::ZERO).unwrap();
+    let mut batch = writer.batch();
+    batch.add_meaning(&name, &"1".parse().unwrap(), TagMeaning::Pinned(own.clone())).unwrap();
+    batch.add_meaning(&name, &"2".parse().unwrap(), TagMeaning::Unpinned(other)).unwrap();
+    batch.add_meaning(&name, &"3".parse().unwrap(), TagMeaning::Disputed).unwrap();
+    batch.commit().unwrap();
+    let digest = &own.digest;
+    for (given, imported) in [
+        (format!("{name}:1@{digest}"), format!("{name}:1@{digest}")),
+        (format!("{name}:2@{digest}"), format!("{name}@{digest}")),
+        (format!("{name}:3@{digest}"), format!("{name}@{digest}")),
+        (format!("{name}:4@{digest}"), format!("{name}@{digest}")),
+        (format!("{name}:2"), format!("{name}:2")),
+    ] {
+        assert_eq!(imported_as(&store, &given.parse().unwrap()).unwrap().to_string(), imported);
+    }
 }
