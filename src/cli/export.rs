@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use dray::bundle::imported_locks;
 use dray::catalog::ReleaseId;
 use dray::oci::{Algorithm, Hasher, Reference};
 use dray::site::export::{self, Archive, ExportError, ExportedImage, Form, Importer, Request};
+use dray::site::stock::Brought;
 use dray::store::{ContentError, Store};
 use serde::Serialize;
 
 use super::clock;
 use super::error::{CliError, Kind};
 use super::inputs;
-use super::output::human_bytes;
+use super::output::{counted, human_bytes};
 use super::runtime::{self, Context};
 
 /// Write the archive that a node imports its images from
@@ -23,15 +25,15 @@ use super::runtime::{self, Context};
 /// the first pod, and no registry is asked for them.
 #[derive(Args)]
 #[command(after_help = "Example:\n  \
-    dray export --for k0s --release k0s@v1.36.3+k0s.2 --node windows/ltsc2022 --with calico --store /srv/dray -o .")]
+    dray export --release k0s@v1.36.3+k0s.2 --node windows/ltsc2022 --store /srv/dray -o .")]
 pub(crate) struct Export {
-    /// Who imports the archive
+    /// The distribution that imports the archive. Default: the one of --release
     #[arg(
         long = "for",
         value_name = "DISTRO",
         value_parser = PossibleValuesParser::new(Importer::ALL.map(Importer::name)).try_map(|name| name.parse::<Importer>())
     )]
-    importer: Importer,
+    importer: Option<Importer>,
 
     /// The release, e.g. k0s@v1.36.3+k0s.2
     #[arg(long, value_name = "DISTRO@VERSION")]
@@ -41,9 +43,10 @@ pub(crate) struct Export {
     #[arg(long, value_name = "KIND")]
     node: String,
 
-    /// A feature beyond the default configuration, e.g. calico, nllb:envoy
+    /// A feature beyond the default configuration, e.g. calico, nllb:envoy; may be repeated. Default: the features that
+    /// the bundles in the store were made for
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
-    with: Vec<String>,
+    with: Option<Vec<String>>,
 
     /// A further image; may be repeated
     #[arg(long, value_name = "IMAGE", value_delimiter = ',')]
@@ -64,6 +67,7 @@ struct Exported {
     file: PathBuf,
     bytes: u64,
     sha256: String,
+    with: Vec<String>,
     images: Vec<ExportedImage>,
     directory: &'static str,
 }
@@ -72,18 +76,23 @@ impl Export {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let catalog = inputs::catalog(context)?;
         let kind = catalog.node_kind(&self.node).map_err(CliError::usage)?;
+        let importer = self.importer.map_or_else(|| self.release.distro.parse(), Ok)?;
         let file = if self.output.is_dir() {
-            self.output.join(self.importer.file_name(&kind))
+            self.output.join(importer.file_name(&kind))
         } else {
             self.output.clone()
         };
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let form = self.importer.form(&name).ok_or_else(|| wrong_name(self.importer, &name))?;
+        let form = importer.form(&name).ok_or_else(|| wrong_name(importer, &name))?;
         let store = Store::open(&self.store)?;
+        let with = match &self.with {
+            Some(with) => with.clone(),
+            None => Brought::by(&imported_locks(&store)?).features(&self.release, &kind).to_vec(),
+        };
         let request = Request {
-            importer: self.importer,
+            importer,
             release: &self.release,
-            with: &self.with,
+            with: &with,
             kind: &kind,
             images: &self.image,
             mtime: clock::archive_time()?,
@@ -97,19 +106,22 @@ impl Export {
         }
         let images = archive.images().to_vec();
         let (bytes, sha256) = write(context, archive, form, store, &file)?;
-        let directory = self.importer.directory(&kind);
-        let exported = Exported { file, bytes, sha256, images, directory };
+        let directory = importer.directory(&kind);
+        let exported = Exported { file, bytes, sha256, with, images, directory };
         context.output.result(&exported, || exported.text())
     }
 }
 
 impl Exported {
     fn text(&self) -> String {
+        let with = match &self.with[..] {
+            [] => String::new(),
+            features => format!(" with {}", features.join(", ")),
+        };
         format!(
-            "{}: {} image{}, {}\nsha256 {}\ncopy it into {} on the node",
+            "{}: {}{with}, {}\nsha256 {}\ncopy it into {} on the node",
             self.file.display(),
-            self.images.len(),
-            if self.images.len() == 1 { "" } else { "s" },
+            counted(self.images.len(), "image"),
             human_bytes(self.bytes),
             self.sha256,
             self.directory

@@ -254,3 +254,54 @@ fn the_command_line() {
     let (mut text, _) = export(&site, release, "linux/amd64", "single.tar");
     assert!(text.args(["--image", SINGLE]).succeed().contains(": 3 images"));
 }
+
+#[test]
+fn export_takes_the_features_of_the_bundles() {
+    let upstream = upstream::start();
+    let site = Site::new(
+        "\
+apiVersion: dray.dev/v1alpha1
+kind: Bundle
+metadata:
+  name: features
+spec:
+  nodes: [linux/amd64]
+  releases:
+    - {k0s: v1.36.99+k0s.0, with: [calico]}
+",
+    );
+    let catalog = site.path("catalog/k0s/1.36.yaml");
+    fs::create_dir_all(catalog.parent().unwrap()).unwrap();
+    let release = "\
+distribution: k0s
+kubernetes: '1.36'
+architectures: [amd64]
+facts: {containerd: 2.3.1, import-sparse: true}
+components:
+  - {name: pause, image: registry.k8s.io/pause, tag: '3.9'}
+  - {name: calico, image: docker.io/library/busybox, tag: '1.35', when: [calico]}
+releases: [{version: v1.36.99+k0s.0}]
+";
+    fs::write(&catalog, release).unwrap();
+    let bundle = site.path("bundle.tar");
+    let mut build = site.build(upstream.address(), &bundle);
+    build.arg("--catalog").arg(site.path("catalog"));
+    let lock = site.path("bundle.lock");
+    let mut locked = site.lock(upstream.address());
+    locked.arg("--catalog").arg(site.path("catalog")).succeed();
+    assert!(lock.exists());
+    build.succeed();
+    site.import(&bundle, &site.path("store")).succeed();
+
+    let images = |more: &[&str]| -> Value {
+        let mut command = dray();
+        command.args(["export", "--release", "k0s@v1.36.99+k0s.0", "--node", "linux/amd64"]);
+        command.arg("--catalog").arg(site.path("catalog")).arg("--store").arg(site.path("store"));
+        command.arg("-o").arg(site.path("out.tar")).args(["--format", "json"]).args(more);
+        serde_json::from_str(&command.succeed()).unwrap()
+    };
+    let exported = images(&[]);
+    assert_eq!(exported["with"], serde_json::json!(["calico"]));
+    assert_eq!(exported["images"].as_array().unwrap().len(), 2, "{exported}");
+    assert_eq!(images(&["--with", "calico"])["images"], exported["images"]);
+}

@@ -81,7 +81,7 @@ pub struct Brought {
 pub struct Stocked {
     /// The release.
     pub id: ReleaseId,
-    /// The kinds of node that it was brought for, with its features beyond the default configuration.
+    /// The kinds of node that it was brought for, with the features that any bundle brought for them.
     pub nodes: BTreeMap<NodeKind, Vec<String>>,
 }
 
@@ -143,7 +143,7 @@ impl Stock {
         let request = Request {
             importer: stocked.id.distro.parse()?,
             release: &stocked.id,
-            with: stocked.nodes.get(kind).map(Vec::as_slice).unwrap_or_default(),
+            with: stocked.features(kind),
             kind,
             images: &[],
             mtime: 0,
@@ -215,17 +215,32 @@ impl Brought {
                 // A later version of this program may have written it.
                 let Ok(id) = release.release.parse::<ReleaseId>() else { continue };
                 let stocked = brought.releases.entry(id.clone()).or_insert_with(|| Stocked::new(id));
-                stocked.nodes.extend(lock.nodes.iter().map(|kind| (kind.clone(), release.with.clone())));
+                for kind in &lock.nodes {
+                    let features = stocked.nodes.entry(kind.clone()).or_default();
+                    let more = release.with.iter().filter(|feature| !features.contains(feature)).cloned();
+                    features.extend(more.collect::<Vec<_>>());
+                    features.sort();
+                }
             }
             brought.files.extend(lock.files.iter().filter_map(LockedFile::address));
         }
         brought
+    }
+
+    /// Returns the features that `release` was brought with for nodes of this kind, in all bundles together.
+    pub fn features(&self, release: &ReleaseId, kind: &NodeKind) -> &[String] {
+        self.releases.get(release).map_or(&[], |stocked| stocked.features(kind))
     }
 }
 
 impl Stocked {
     fn new(id: ReleaseId) -> Self {
         Self { id, nodes: BTreeMap::new() }
+    }
+
+    /// Returns the features beyond the default configuration that it was brought with for nodes of this kind.
+    fn features(&self, kind: &NodeKind) -> &[String] {
+        self.nodes.get(kind).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The kinds of Linux node that it was brought for.

@@ -315,3 +315,19 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn features_of_several_bundles_are_united() {
+    let lock = |with: &[&str]| {
+        let lock = json!({
+            "schemaVersion": 2, "name": "plant", "sequence": 1, "nodes": ["linux/amd64"],
+            "releases": [{"release": "k0s@v1.36.97+k0s.0", "with": with}],
+            "images": [], "blobs": [], "files": [],
+        });
+        Lock::from_json(lock.to_string().as_bytes()).unwrap()
+    };
+    let (release, kind) = ("k0s@v1.36.97+k0s.0".parse().unwrap(), "linux/amd64".parse().unwrap());
+    let brought = Brought::by(&[lock(&["calico"]), lock(&[]), lock(&["kuberouter", "calico"])]);
+    assert_eq!(brought.features(&release, &kind), ["calico", "kuberouter"]);
+    assert!(brought.features(&release, &"linux/arm64".parse().unwrap()).is_empty());
+}
