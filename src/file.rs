@@ -1,12 +1,30 @@
-//! What every system's files can do, under one name: reading and writing at a position, and reserving space.
+//! Files as every system has them: where output goes, replacing a file as a whole, reading and writing at a position, and
+//! reserving space.
 
+mod place;
+mod replace;
 mod span;
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
+pub use place::{
+    FileId, Inputs, Place, PlaceError, check_derived, check_replaceable, examine_directory, is_same, resolve,
+};
+pub use replace::{Readers, Replacement, create_new, replace};
+pub(crate) use replace::{open_left, open_own, replace_through};
 pub(crate) use span::{Span, Stretch};
+
+/// Returns the directory that `path` is in: `.` for a bare name.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        // The root has none above it.
+        None => path,
+    }
+}
 
 /// Reads up to `buffer.len()` bytes at `position`; 0 at the end of the file.
 pub(crate) fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
@@ -95,10 +113,7 @@ pub(crate) fn reserve(file: &File, size: u64) -> io::Result<()> {
 /// Makes a rename or a new name in the folder of `path` survive a loss of power.
 pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
-    {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
+    File::open(parent(path))?.sync_all()?;
     #[cfg(not(unix))]
     let _ = path;
     Ok(())
@@ -107,14 +122,10 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
 /// Whether `path` still names the open `file`.
 pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let open = file.metadata()?;
-        match std::fs::metadata(path) {
-            Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+    match std::fs::metadata(path) {
+        Ok(named) => Ok(FileId::of_metadata(&named) == FileId::of_metadata(&file.metadata()?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
     // Elsewhere an open and locked file cannot be renamed.
     #[cfg(not(unix))]

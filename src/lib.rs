@@ -8,7 +8,7 @@
 
 pub mod bundle;
 pub mod catalog;
-mod file;
+pub mod file;
 pub mod input;
 pub mod oci;
 pub mod registry;

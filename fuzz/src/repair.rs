@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use dray::bundle::{Bundle, BundleError, Making, Media, Recovery, RepairError, Volume};
+use dray::file::Inputs;
 use dray::oci::Digest;
 use dray::trust::{Policy, PrivateKey, Signatures};
 
@@ -122,8 +123,8 @@ fn signable(folder: &Path, paths: &[PathBuf]) {
     }
     let key = PrivateKey::generate();
     let policy = Policy::new(vec![key.public()], 1).expect("one key for one signature");
-    let signed =
-        dray::bundle::sign(folder, |claim| Signatures::create(&[key], claim)).expect("it can be signed");
+    let signed = dray::bundle::sign(folder, &Inputs::default(), |claim| Signatures::create(&[key], claim))
+        .expect("it can be signed");
     signed.check_signatures(&policy).expect("it was just signed");
     assert!(whole.iter().all(|path| is_whole(path)), "a signature damaged a volume");
 }

@@ -11,6 +11,7 @@ use super::media::{Absent, Media, Why};
 use super::parity::Recovery;
 use super::read::BundleError;
 use super::volume::{Kind, MAX_VOLUMES, SetName, Volume, parse_path, volume_path, volumes_pattern};
+use crate::file::{is_same, parent};
 
 /// The most files of a directory that are looked at.
 const MAX_FILES: usize = 20_000;
@@ -156,13 +157,6 @@ fn plain(path: &Path) -> Result<Media, BundleError> {
     }
 }
 
-fn is_same(a: &Path, b: &Path) -> bool {
-    match (std::fs::canonicalize(a), std::fs::canonicalize(b)) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => a == b,
-    }
-}
-
 /// Looks beside the volumes that are there for those that are not, and joins them.
 fn complete(set: &SetName, mut present: BTreeMap<u32, Volume>) -> Result<Media, BundleError> {
     let first = present.values().next().expect("a set is made for a volume");
@@ -233,12 +227,13 @@ pub(super) fn files_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// The volumes that were made when the bundle was to be called `output`.
 pub(super) fn volumes_of(output: &Path) -> Vec<PathBuf> {
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(parent(output)) else { return Vec::new() };
     let names =
         entries.take(MAX_FILES).filter_map(|entry| Some(output.with_file_name(entry.ok()?.file_name())));
-    let is_volume =
-        |path: &PathBuf| parse_path(path).is_some_and(|(named, _, of)| named == output && of <= MAX_VOLUMES);
+    let is_volume = |path: &PathBuf| {
+        // A FIFO of that name would be waited for.
+        path.is_file() && parse_path(path).is_some_and(|(named, _, of)| named == output && of <= MAX_VOLUMES)
+    };
     let mut found: Vec<PathBuf> = names.filter(is_volume).collect();
     found.sort();
     found

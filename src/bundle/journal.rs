@@ -10,6 +10,8 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Mutex;
 
+use crate::file;
+
 /// The longest journal that is read; longer ones are started anew.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -35,7 +37,7 @@ impl Journal {
     /// Opens the journal at `path` for a bundle that `identity` describes. What an earlier run of the same bundle left
     /// is returned; the journal of another bundle is discarded, and that is `None`.
     pub(super) fn open(path: &Path, identity: &str) -> io::Result<(Self, Option<Progress>)> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let mut file = file::open_own(path, OpenOptions::new().read(true).append(true))?;
         let mut text = String::new();
         // Bytes that are not text come from no journal of ours.
         let readable = (&mut file).take(MAX_BYTES).read_to_string(&mut text).is_ok();

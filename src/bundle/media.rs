@@ -128,6 +128,12 @@ impl Media {
         &self.path
     }
 
+    /// The files that are there.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let whole = self.volumes.is_none().then_some(&*self.path);
+        whole.into_iter().chain(self.present().map(Volume::path))
+    }
+
     /// How many volumes the bundle has; 1 for one that was not cut.
     pub fn volumes(&self) -> u32 {
         self.volumes.as_ref().map_or(1, |volumes| volumes.of)

@@ -38,6 +38,7 @@ pub use repair::{Making, Progress, RepairError, Repaired, repair};
 pub use retain::{Keep, RetainError, Retention, imported_locks, let_go, plan_retention};
 pub use serve::{ServeError, ServedBundles};
 pub use sign::sign;
+pub use unfinished::check_unfinished;
 pub use volume::{CutError, ParseVolumeSizeError, Volume, VolumeSize};
 pub use write::{BlobSource, BuildError, BuildOptions, Built, RecoveryReach, SourceError, build};
 

@@ -176,6 +176,11 @@ impl Bundle {
     }
 
     /// The files that the bundle lies in.
+    /// The files that it lies in.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.media.paths()
+    }
+
     pub(super) fn media(&self) -> &Media {
         &self.media
     }

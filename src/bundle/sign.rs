@@ -1,6 +1,6 @@
 //! Adding signatures to a bundle by rewriting its tail.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use super::tar;
 use super::unfinished::with_suffix;
 use super::volume::{SetName, Volume, parse_path, volume_path};
 use super::write::BuildError;
-use crate::file;
+use crate::file::{self, Inputs};
 use crate::oci::Digest;
 use crate::trust::{Claim, Signatures, TrustError};
 
@@ -23,32 +23,44 @@ const MAX_SIDECAR_BYTES: u64 = 256 * 1024 * 1024;
 /// files that lie beside it. Of volumes, the last has the tail.
 ///
 /// What is to be written is first kept beside the file as `NAME.tail`, so that a run that is killed while it writes is
-/// finished by the next one.
+/// finished by the next one. That name must not be one of `inputs`, which are read to make the signatures. If `path` is a
+/// symbolic link, the file that it leads to is rewritten, and what is derived is next to that file.
 pub fn sign(
     path: &Path,
+    inputs: &Inputs,
     make: impl FnOnce(&Claim) -> Result<Signatures, TrustError>,
 ) -> Result<Bundle, BuildError> {
     let bundle = open_to_sign(path)?;
     let signatures = bundle.signatures().cloned().unwrap_or_default().with(make(bundle.claim())?)?;
     let plan = Plan::new(bundle.lock(), bundle.mtime())?;
     let tail = Tail::new(bundle.lock(), &plan, Some(&signatures));
-    let copies = recovery_patches(&bundle, &plan, &tail);
-    let (target, patches) = patches(&bundle, &plan, tail);
-    rewrite(&target, &patches)?;
+    let copies = recovery_patches(&bundle, &plan, &tail)?;
     // A copy that is not reached is that of a bundle with fewer signatures, and as whole as the new one.
-    copies.iter().try_for_each(|(target, patches)| rewrite(target, patches))?;
+    let rewritten = [vec![patches(&bundle, &plan, tail)?], copies].concat();
+    for (target, _) in &rewritten {
+        file::check_derived(target)?;
+        for derived in [sidecar(target), unfinished_sidecar(target)] {
+            file::check_derived(&derived)?;
+            inputs.check(&derived)?;
+        }
+    }
+    rewritten.iter().try_for_each(|(target, patches)| rewrite(target, patches))?;
     Ok(Bundle::open(path)?)
 }
 
 /// Which recovery files lie beside the bundle, and what is written to them to keep their copies of the tail.
-fn recovery_patches(bundle: &Bundle, plan: &Plan, tail: &Tail) -> Vec<(PathBuf, Vec<Patch>)> {
+fn recovery_patches(
+    bundle: &Bundle,
+    plan: &Plan,
+    tail: &Tail,
+) -> Result<Vec<(PathBuf, Vec<Patch>)>, BuildError> {
     let media = bundle.media();
     let set = media.set().cloned().unwrap_or_else(|| {
         let lock = bundle.lock();
         SetName::new(lock.name.clone(), lock.sequence, bundle.index().digest.clone(), bundle.mtime(), [])
     });
-    let file = media.last_volume().map_or(bundle.path(), Volume::path);
-    let output = parse_path(file).map_or_else(|| file.to_owned(), |(output, ..)| output);
+    let file = real(media.last_volume().map_or(bundle.path(), Volume::path))?;
+    let output = parse_path(&file).map_or(file, |(output, ..)| output);
     let found = volumes_of(&parity_output(&output)).into_iter();
     let opened = found.filter_map(|path| Recovery::open(&path).ok().flatten());
     // The head says how long the recovery blocks may be, behind which the copy is written.
@@ -56,18 +68,24 @@ fn recovery_patches(bundle: &Bundle, plan: &Plan, tail: &Tail) -> Vec<(PathBuf, 
         let layout = &recovery.header.layout;
         layout.set == set && layout.head == plan.tail
     });
-    ours.map(|recovery| (recovery.path.clone(), tail_patches(&recovery.header, &tail.bytes))).collect()
+    ours.map(|recovery| Ok((real(&recovery.path)?, tail_patches(&recovery.header, &tail.bytes)))).collect()
+}
+
+/// Returns the file that `path` leads to, if it is a symbolic link.
+fn real(path: &Path) -> Result<PathBuf, BuildError> {
+    file::resolve(path).map_err(|source| BuildError::Io { path: path.to_owned(), source })
+}
+
+/// Returns where the patches of `target` are kept.
+fn sidecar(target: &Path) -> PathBuf {
+    with_suffix(target, ".tail")
 }
 
 /// Writes `patches` into `target` so that a run that is killed is finished by the next.
 fn rewrite(target: &Path, patches: &[Patch]) -> Result<(), BuildError> {
-    let sidecar = with_suffix(target, ".tail");
-    let io = |source| BuildError::Io { path: sidecar.clone(), source };
-    let unfinished = with_suffix(target, ".tail.new");
-    std::fs::write(&unfinished, to_bytes(patches)).map_err(io)?;
-    File::open(&unfinished).and_then(|file| file.sync_all()).map_err(io)?;
-    std::fs::rename(&unfinished, &sidecar).map_err(io)?;
-    file::sync_parent(&sidecar).map_err(io)?;
+    let sidecar = sidecar(target);
+    file::replace_through(&unfinished_sidecar(target), &sidecar, &to_bytes(patches))
+        .map_err(|source| BuildError::Io { path: sidecar, source })?;
     finish_signing(target)
 }
 
@@ -76,9 +94,9 @@ fn rewrite(target: &Path, patches: &[Patch]) -> Result<(), BuildError> {
 /// A bundle that can be opened has a whole tail, and whoever signs may have looked at it: then what lies beside it counts
 /// for nothing, since a run that was killed before it wrote may have left it there, and so may anybody else.
 fn open_to_sign(path: &Path) -> Result<Bundle, BuildError> {
-    let target = last_volume(path);
+    let target = real(&last_volume(path))?;
     match Bundle::open(path) {
-        Err(error) if error.is_verification() && with_suffix(&target, ".tail").exists() => {
+        Err(error) if error.is_verification() && sidecar(&target).exists() => {
             finish_signing(&target)?;
             Ok(Bundle::open(path)?)
         }
@@ -90,19 +108,24 @@ fn open_to_sign(path: &Path) -> Result<Bundle, BuildError> {
 type Patch = (u64, Vec<u8>);
 
 /// Which file gets the tail, and what is written to it. It ends with the last patch.
-fn patches(bundle: &Bundle, plan: &Plan, mut tail: Tail) -> (PathBuf, Vec<Patch>) {
+fn patches(bundle: &Bundle, plan: &Plan, mut tail: Tail) -> Result<(PathBuf, Vec<Patch>), BuildError> {
     let Some(volume) = bundle.media().last_volume() else {
-        return (bundle.path().to_owned(), vec![(plan.tail, tail.bytes)]);
+        return Ok((real(bundle.path())?, vec![(plan.tail, tail.bytes)]));
     };
     let header = volume.header().with_tail(plan.tail, &tail.bytes);
     let position = header.prefix_len() + header.head_len();
     tail.bytes.extend(tar::ZEROS);
-    (volume.path().to_owned(), vec![(0, header.to_bytes(volume.mtime())), (position, tail.bytes)])
+    Ok((real(volume.path())?, vec![(0, header.to_bytes(volume.mtime())), (position, tail.bytes)]))
 }
 
 /// The file that has the tail of the bundle at `path`, by its name.
 fn last_volume(path: &Path) -> PathBuf {
     parse_path(path).map_or_else(|| path.to_owned(), |(output, _, of)| volume_path(&output, of, of))
+}
+
+/// Returns what the patches of `target` are called until they are whole.
+fn unfinished_sidecar(target: &Path) -> PathBuf {
+    with_suffix(target, ".tail.new")
 }
 
 /// Patches as they are kept: position, length and bytes of each, and the digest of all that.
@@ -137,10 +160,10 @@ fn parse(kept: &[u8]) -> Option<Vec<(u64, &[u8])>> {
 
 /// Writes what is kept beside `target` into it, if there is something whole.
 fn finish_signing(target: &Path) -> Result<(), BuildError> {
-    let sidecar = with_suffix(target, ".tail");
+    let sidecar = sidecar(target);
     let io = |source| BuildError::Io { path: target.to_owned(), source };
     let mut kept = Vec::new();
-    File::open(&sidecar)
+    file::open_left(&sidecar, OpenOptions::new().read(true))
         .and_then(|file| file.take(MAX_SIDECAR_BYTES).read_to_end(&mut kept))
         .map_err(|source| BuildError::Io { path: sidecar.clone(), source })?;
     let len = std::fs::metadata(target).map_err(io)?.len();

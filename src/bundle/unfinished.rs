@@ -9,7 +9,7 @@ use super::journal::{Journal, Progress};
 use super::parity::parity_output;
 use super::volume::{Slice, parse_path};
 use super::write::BuildError;
-use crate::file::{self, Span};
+use crate::file::{self, Inputs, PlaceError, Span};
 
 /// A file that is to be written.
 #[derive(Debug)]
@@ -58,13 +58,19 @@ struct Named {
 impl Unfinished {
     /// Opens the unfinished `files` of the bundle `output` and reserves all their space. What an earlier run of the same
     /// build left of them stays, and what it says that it did is given back; `identity` tells builds apart.
+    /// Nothing but regular files is written or replaced, and none of `inputs`.
     pub(super) fn open(
         output: &Path,
         files: Vec<NewFile>,
         identity: &str,
+        inputs: &Inputs,
     ) -> Result<(Self, Progress), BuildError> {
-        let lock_path = with_suffix(output, ".partial");
-        let journal_path = with_suffix(output, ".partial.journal");
+        check_unfinished(output, inputs)?;
+        for file in &files {
+            check_derived(&file.path, inputs)?;
+            check_derived(&with_suffix(&file.path, ".partial"), inputs)?;
+        }
+        let [lock_path, journal_path] = unfinished_paths(output);
         let lock = Arc::new(lock_file(&lock_path, output)?);
         let (journal, claims) = Journal::open(&journal_path, identity)
             .map_err(|source| BuildError::Io { path: journal_path.clone(), source })?;
@@ -87,9 +93,7 @@ impl Unfinished {
                     // The run that gave it its name did not get to the others.
                     std::fs::rename(&output_path, &path).map_err(failed)?;
                 }
-                let opened =
-                    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-                Arc::new(opened.map_err(failed)?)
+                Arc::new(file::open_own(&path, &to_write()).map_err(failed)?)
             };
             file::reserve(&file, len).map_err(failed)?;
             match part {
@@ -179,6 +183,27 @@ impl Unfinished {
     }
 }
 
+/// Makes sure that a build of `output` can keep its unfinished files: that their names are free or those of regular files,
+/// and none of `inputs`.
+pub fn check_unfinished(output: &Path, inputs: &Inputs) -> Result<(), PlaceError> {
+    unfinished_paths(output).iter().try_for_each(|path| check_derived(path, inputs))
+}
+
+fn check_derived(path: &Path, inputs: &Inputs) -> Result<(), PlaceError> {
+    file::check_derived(path)?;
+    inputs.check(path)
+}
+
+/// What the unfinished bundle, or what stands for it, and the journal are called.
+fn unfinished_paths(output: &Path) -> [PathBuf; 2] {
+    [".partial", ".partial.journal"].map(|suffix| with_suffix(output, suffix))
+}
+
+/// How unfinished files are opened.
+fn to_write() -> OpenOptions {
+    OpenOptions::new().read(true).write(true).clone()
+}
+
 fn remove(path: &Path) -> Result<(), BuildError> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -190,8 +215,7 @@ fn remove(path: &Path) -> Result<(), BuildError> {
 
 /// Removes the unfinished volumes of a build of `output` that was given up.
 fn remove_unfinished_volumes(output: &Path) -> io::Result<()> {
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    for entry in std::fs::read_dir(folder)? {
+    for entry in std::fs::read_dir(file::parent(output))? {
         let path = output.with_file_name(entry?.file_name());
         let is_partial = path.extension().is_some_and(|extension| extension == "partial");
         let named = parse_path(&path.with_extension("")).map(|(named, ..)| named);
@@ -206,8 +230,7 @@ fn remove_unfinished_volumes(output: &Path) -> io::Result<()> {
 fn lock_file(path: &Path, output: &Path) -> Result<File, BuildError> {
     let io = |source| BuildError::Io { path: path.to_owned(), source };
     loop {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(io)?;
+        let file = file::open_own(path, &to_write()).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(BuildError::Busy { path: output.to_owned() }),
@@ -225,6 +248,7 @@ fn write_error(path: &Path, needed: u64, source: io::Error) -> BuildError {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             BuildError::Full { path: path.to_owned(), needed }
         }
+        io::ErrorKind::FileTooLarge => BuildError::TooLarge { path: path.to_owned() },
         _ => BuildError::Io { path: path.to_owned(), source },
     }
 }

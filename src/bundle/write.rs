@@ -15,7 +15,7 @@ use super::read::BundleError;
 use super::tar;
 use super::unfinished::{Frame, NewFile, Part, Unfinished};
 use super::volume::{Blocks, CutError, Slice, VolumeSize, prefix_len, volume_path};
-use crate::file::Span;
+use crate::file::{Inputs, PlaceError, Span};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 use crate::resolve::{Lock, LockedBlob};
 use crate::trust::{Claim, PrivateKey, Signatures, TrustError};
@@ -56,6 +56,15 @@ pub enum BuildError {
         /// The size of the finished bundle in bytes.
         needed: u64,
     },
+    /// The file system does not take a file of this size.
+    #[error("{}: the file system cannot hold a file this large", path.display())]
+    TooLarge {
+        /// The unfinished file.
+        path: PathBuf,
+    },
+    /// A file of the bundle cannot have its name.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// Another process builds the same file.
     #[error("{}: another dray is building this bundle; wait for it or choose another output", path.display())]
     Busy {
@@ -100,6 +109,8 @@ pub enum BuildError {
 pub struct BuildOptions<'a> {
     /// Where the bundle goes.
     pub output: &'a Path,
+    /// Files that are read for the build, which it must not write or replace.
+    pub inputs: &'a Inputs,
     /// The time that the archive's entries bear, in seconds since 1970.
     pub mtime: u64,
     /// How many blobs are fetched at the same time.
@@ -167,7 +178,7 @@ pub async fn build(
     let parity =
         options.parity.map(|share| plan_parity(&cutting, &plan, &tail, share, options)).transpose()?;
     let parity = parity.map(Arc::new);
-    let partial = Partial::open(options.output, lock, &plan, &tail, &cutting, parity.as_ref())?;
+    let partial = Partial::open(options, lock, &plan, &tail, &cutting, parity.as_ref())?;
     let mut continued = 0;
     let mut fetches = Vec::new();
     for (nth, (blob, entry)) in lock.blobs.iter().zip(&plan.blobs).enumerate() {
@@ -310,13 +321,14 @@ struct Partial {
 impl Partial {
     /// Opens the unfinished files for one builder at a time, and writes all headers.
     fn open(
-        output: &Path,
+        options: &BuildOptions<'_>,
         lock: &Lock,
         plan: &Plan,
         tail: &Tail,
         cutting: &Cutting,
         parity: Option<&Arc<Layout>>,
     ) -> Result<Self, BuildError> {
+        let output = options.output;
         let mut identity = format!("dray-journal 1 {} {}", Digest::sha256(&lock.to_json()), plan.mtime);
         let mut files = Vec::new();
         if cutting.starts().is_empty() {
@@ -349,7 +361,7 @@ impl Partial {
                 files.push(NewFile { path, len: parity::file_len(&header, tail.bytes.len()), part });
             }
         }
-        let (files, claims) = Unfinished::open(output, files, &identity)?;
+        let (files, claims) = Unfinished::open(output, files, &identity, options.inputs)?;
         for entry in &plan.blobs {
             files.write_all_at(&tar::header(&entry.path, entry.size, plan.mtime), entry.header)?;
             let padding = entry.size.next_multiple_of(tar::BLOCK) - entry.size;

@@ -21,6 +21,7 @@ use super::inputs::{self, Allowances, Source};
 use super::output::{counted, human_bytes};
 use super::runtime::{self, Context};
 use super::since::{self, Since};
+use super::target::OutputPath;
 use super::upstream;
 
 /// Build a bundle: one file with everything that the nodes need
@@ -34,9 +35,9 @@ use super::upstream;
 pub(crate) struct Build {
     #[command(flatten)]
     source: Source,
-    /// Where the bundle goes
+    /// Where the bundle goes: a file, since it is written at any position
     #[arg(short, long, value_name = "BUNDLE")]
-    output: PathBuf,
+    output: OutputPath,
     /// Sign with this private key, made by `dray keygen`; may be repeated
     #[arg(long, value_name = "KEY", value_delimiter = ',')]
     key: Vec<PathBuf>,
@@ -55,10 +56,12 @@ pub(crate) struct Build {
 
 impl Build {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let mut target = self.output.seekable(context)?;
+        bundle::check_unfinished(target.path(), target.inputs())?;
         let keys = inputs::private_keys(&self.key)?;
         let mtime = clock::archive_time()?;
         let inventory = self.since.inventory()?;
-        let lock = self.source.lock(context, &self.allowances)?;
+        let lock = self.source.lock(context, &self.allowances, Some(&mut target))?;
         let lock = since::leave_out(context, lock, inventory.as_ref());
         let source = UpstreamBlobs(upstream::connect(&context.global)?);
         // What is finished is read once more for the digests of its blocks, and once more for parity.
@@ -70,7 +73,8 @@ impl Build {
         let bar = context.output.bytes_bar("building", passes * lock.total_bytes());
         let built = runtime::block_on(async {
             let options = BuildOptions {
-                output: &self.output,
+                output: target.path(),
+                inputs: target.inputs(),
                 mtime,
                 concurrency: context.global.concurrency.into(),
                 keys: &keys,
@@ -87,7 +91,7 @@ impl Build {
                 .warn("the bundle is not signed; sites refuse it until `dray sign` has added a signature");
         }
         let value = json!({
-            "bundle": self.output,
+            "bundle": target,
             "files": built.paths,
             "digest": built.index.digest,
             "name": lock.name,
@@ -197,6 +201,10 @@ impl From<BuildError> for CliError {
             BuildError::Bundle(error) => error.into(),
             BuildError::Trust(error) => error.into(),
             BuildError::Cut(error) => Self::usage(error),
+            BuildError::Place(error) => error.into(),
+            BuildError::TooLarge { .. } => Self::failed(error).hint(
+                "a FAT32 medium holds files of less than 4 GiB: cut the bundle into volumes with --volume-size fat32",
+            ),
             BuildError::Digest { .. } => Self::new(Kind::Verification, error),
             BuildError::Fetch { ref source, .. } => {
                 let upstream = source.downcast_ref::<UpstreamError>();

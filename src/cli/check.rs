@@ -19,8 +19,8 @@ use dray::store::Store;
 use super::bundles::Signers;
 use super::error::{CliError, Kind};
 use super::inputs::{self, read_bounded, read_lock};
-use super::output::write_file;
 use super::runtime::Context;
+use super::target::{OutputPath, Target};
 use super::upstream;
 
 /// Check before an upgrade whether every node will start
@@ -55,9 +55,9 @@ pub(crate) struct Check {
     #[command(flatten)]
     signers: Signers,
 
-    /// Write the patch for the configuration here, when there is one
+    /// Write the patch for the configuration here, when there is one; `-` for standard output, and the report goes to stderr
     #[arg(long, value_name = "FILE")]
-    patch: Option<PathBuf>,
+    patch: Option<OutputPath>,
 
     /// What k0s tells its workers: `kubectl -n kube-system get configmaps -o json`
     #[arg(long, value_name = "FILE")]
@@ -116,6 +116,7 @@ enum DeliveryArg {
 
 impl Check {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let patch = self.patch.as_ref().map(|path| path.stream(context)).transpose()?;
         let catalog = inputs::catalog(context)?;
         let distro = self.to.distro.clone();
         let read = |path: &PathBuf| read_objects(path, |text| ClusterConfig::parse(&distro, text));
@@ -142,8 +143,9 @@ impl Check {
             without: &self.without,
             sandbox: self.sandbox_image.as_ref(),
         })?;
-        self.write_patch(context, &report)?;
-        let paper = text::Paper { report: &report, config: config.as_ref(), patch: self.patch.as_deref() };
+        write_patch(context, &report, patch.as_ref())?;
+        let file = patch.as_ref().filter(|target| !target.is_stdout()).map(Target::path);
+        let paper = text::Paper { report: &report, config: config.as_ref(), patch: file };
         context.output.result(&report, || paper.text(context.global.verbose > 0))?;
         verdict(&report)
     }
@@ -165,17 +167,17 @@ impl Check {
         }
         Ok(Source::Content(Arc::new(ServedBundles::new(self.signers.open(context, bundle)?)?)))
     }
+}
 
-    fn write_patch(&self, context: &Context, report: &Report) -> Result<(), CliError> {
-        let Some(path) = &self.patch else { return Ok(()) };
-        if report.ready_with_patch.is_none() {
-            context.output.note(format!("nothing to patch, so {} is not written", path.display()));
-            return Ok(());
-        }
-        let mut json = serde_json::to_string_pretty(&report.patch).map_err(CliError::failed)?;
-        json.push('\n');
-        write_file(path, json.as_bytes())
+fn write_patch(context: &Context, report: &Report, target: Option<&Target>) -> Result<(), CliError> {
+    let Some(target) = target else { return Ok(()) };
+    if report.ready_with_patch.is_none() {
+        context.output.note(format!("nothing to patch, so {target} is not written"));
+        return Ok(());
     }
+    let mut json = serde_json::to_string_pretty(&report.patch).map_err(CliError::failed)?;
+    json.push('\n');
+    target.write(json.into_bytes())
 }
 
 impl From<DeliveryArg> for Delivery {

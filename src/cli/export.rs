@@ -1,7 +1,7 @@
 //! `dray export`
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -18,6 +18,7 @@ use super::error::{CliError, Kind};
 use super::inputs;
 use super::output::{counted, human_bytes};
 use super::runtime::{self, Context};
+use super::target::{OutputPath, Target};
 
 /// Write the archive that a node imports its images from
 ///
@@ -57,14 +58,14 @@ pub(crate) struct Export {
     store: PathBuf,
 
     /// The archive, or a directory, in which it gets a name that stays the same from release to release. For k3s and RKE2
-    /// a name that ends in .tar.zst has it compressed
+    /// a name that ends in .tar.zst has it compressed. `-` for standard output
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    output: OutputPath,
 }
 
 #[derive(Serialize)]
 struct Exported {
-    file: PathBuf,
+    file: Target,
     bytes: u64,
     sha256: String,
     with: Vec<String>,
@@ -77,13 +78,11 @@ impl Export {
         let catalog = inputs::catalog(context)?;
         let kind = catalog.node_kind(&self.node).map_err(CliError::usage)?;
         let importer = self.importer.map_or_else(|| self.release.distro.parse(), Ok)?;
-        let file = if self.output.is_dir() {
-            self.output.join(importer.file_name(&kind))
-        } else {
-            self.output.clone()
-        };
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let form = importer.form(&name).ok_or_else(|| wrong_name(importer, &name))?;
+        let target = self.output.stream_in(context, Some(&importer.file_name(&kind)))?;
+        // What comes out of a device or a pipe is named later.
+        let form = target
+            .file_name()
+            .map_or(Ok(Form::Tar), |name| importer.form(&name).ok_or_else(|| wrong_name(importer, &name)))?;
         let store = Store::open(&self.store)?;
         let with = match &self.with {
             Some(with) => with.clone(),
@@ -105,9 +104,9 @@ impl Export {
             ));
         }
         let images = archive.images().to_vec();
-        let (bytes, sha256) = write(context, archive, form, store, &file)?;
+        let (bytes, sha256) = write(context, archive, form, store, &target)?;
         let directory = importer.directory(&kind);
-        let exported = Exported { file, bytes, sha256, with, images, directory };
+        let exported = Exported { file: target, bytes, sha256, with, images, directory };
         context.output.result(&exported, || exported.text())
     }
 }
@@ -120,7 +119,7 @@ impl Exported {
         };
         format!(
             "{}: {}{with}, {}\nsha256 {}\ncopy it into {} on the node",
-            self.file.display(),
+            self.file,
             counted(self.images.len(), "image"),
             human_bytes(self.bytes),
             self.sha256,
@@ -146,27 +145,23 @@ fn write(
     archive: Archive,
     form: Form,
     store: Store,
-    file: &Path,
+    target: &Target,
 ) -> Result<(u64, String), CliError> {
     let bar = context.output.bytes_bar("exporting", archive.size());
     let progress = bar.clone();
-    let file = file.to_owned();
+    let target = target.clone();
     let written = runtime::block_on_work(move || {
-        let named = |error: io::Error| CliError::failed(format!("{}: {error}", file.display()));
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut temporary = tempfile::Builder::new().prefix(".dray-").tempfile_in(folder).map_err(named)?;
         let hasher = Hasher::new(Algorithm::Sha256);
-        let mut out = Hashing { inner: temporary.as_file_mut(), hasher, bytes: 0 };
-        archive.write_as(form, &store, &mut out, &mut |bytes| progress.inc(bytes))?;
-        let (bytes, digest) = (out.bytes, out.hasher.finish());
-        temporary.as_file().sync_all().map_err(named)?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let everybody = std::fs::Permissions::from_mode(0o644);
-            temporary.as_file().set_permissions(everybody).map_err(named)?;
-        }
-        temporary.persist(&file).map_err(|error| named(error.error))?;
+        let mut out = Hashing { inner: target.open()?, hasher, bytes: 0 };
+        archive.write_as(form, &store, &mut out, &mut |bytes| progress.inc(bytes)).map_err(|error| {
+            match error {
+                ExportError::Io(cause) => target.failed(&cause),
+                error => error.into(),
+            }
+        })?;
+        let Hashing { inner, hasher, bytes } = out;
+        inner.finish().map_err(|error| target.failed(&error))?;
+        let digest = hasher.finish();
         Ok((bytes, digest.hex().to_owned()))
     })?;
     bar.finish_and_clear();

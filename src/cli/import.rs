@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use clap::Args;
 use dray::bundle::{self, Bundle, Destination, ImportError, ImportOptions, ImportRecord, Media};
+use dray::file::{self, Readers};
 use dray::oci::{Reference, TagMeaning};
 use dray::store::{Content as _, Store, StoreError};
 use serde_json::json;
 
 use super::error::{CliError, Kind};
 use super::inputs::{self, Trust};
-use super::output::{counted, human_bytes, write_file};
+use super::output::{counted, human_bytes};
 use super::push;
 use super::runtime::{self, Context};
+use super::target::{self, OutputPath};
 
 /// Verify bundles and make them servable from a store, or push them into a registry
 ///
@@ -42,12 +44,12 @@ pub(crate) struct Import {
     /// Of a damaged bundle import the images that are whole, list the others as `dray wants` does, and end with code 4
     #[arg(long)]
     keep_going: bool,
-    /// With --keep-going: write the list here
+    /// With --keep-going: write the list here; `-` for standard output
     #[arg(short, long, value_name = "FILE", requires = "keep_going")]
-    output: Option<PathBuf>,
+    output: Option<OutputPath>,
     /// Put a copy of each receipt into this directory, to be carried back
     #[arg(long, value_name = "DIR")]
-    receipt: Option<PathBuf>,
+    receipt: Option<OutputPath>,
     /// Sign the receipts with this private key of the site
     #[arg(long, value_name = "KEY")]
     receipt_key: Option<PathBuf>,
@@ -55,6 +57,8 @@ pub(crate) struct Import {
 
 impl Import {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let mut output = self.output.as_ref().map(|path| path.stream(context)).transpose()?;
+        let receipts = self.receipt.as_ref().map(|path| path.directory(context)).transpose()?;
         let policy = self.trust.policy(context)?;
         if let Some(destination) = &self.to {
             return push::push(
@@ -69,7 +73,11 @@ impl Import {
         let directory = self.store.unwrap_or_default();
         let receipt_key = inputs::private_keys(self.receipt_key.as_slice())?.pop().map(Arc::new);
         let mut records = Vec::new();
-        for media in Media::open_all(&self.bundles)? {
+        let all = Media::open_all(&self.bundles)?;
+        if let Some(target) = &mut output {
+            target.protect(all.iter().flat_map(Media::paths))?;
+        }
+        for media in all {
             let bundle = if self.keep_going { open_damaged(media)? } else { Bundle::open_media(media)? };
             let keys = policy.as_ref().map(|policy| bundle.check_signatures(policy)).transpose()?;
             // Made only when there is something that may be imported.
@@ -97,7 +105,7 @@ impl Import {
             })?;
             bar.finish_and_clear();
             inputs::warn_of_disputed(context, disputed.into_iter());
-            if let Some(directory) = &self.receipt {
+            if let Some(directory) = receipts {
                 copy_receipt(&store, &record, directory)?;
             }
             records.push(record);
@@ -107,8 +115,8 @@ impl Import {
         if wants.is_empty() {
             return context.output.result(&records, || summary);
         }
-        if let Some(path) = &self.output {
-            write_file(path, wants.as_bytes())?;
+        if let Some(target) = &output {
+            target.write(wants.into_bytes())?;
             context.output.result(&records, || summary)?;
         } else {
             // The list is what a script redirects.
@@ -170,9 +178,14 @@ fn copy_receipt(store: &Store, record: &ImportRecord, directory: &Path) -> Resul
     let Some(entry) = store.import_entry(record.number)? else { return Ok(()) };
     fs_err::create_dir_all(directory)?;
     let name = format!("{:06}-{}.json", entry.number, record.name);
-    write_file(&directory.join(&name), entry.record.as_bytes())?;
+    let write = |path: PathBuf, bytes: &[u8]| {
+        file::replace(&path, bytes, Readers::Usual).map_err(|error| {
+            target::with_disk_hint(CliError::failed(format!("{}: {error}", path.display())), &error)
+        })
+    };
+    write(directory.join(&name), entry.record.as_bytes())?;
     if let Some(signature) = &entry.signature {
-        write_file(&directory.join(name + ".sig"), signature)?;
+        write(directory.join(name + ".sig"), signature)?;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use super::clock;
 use super::error::{CliError, Kind};
 use super::passphrase;
 use super::runtime::{self, Context};
+use super::target::Target;
 use super::upstream;
 
 /// The largest key file that is read.
@@ -49,9 +50,15 @@ pub(crate) struct Allowances {
 
 impl Source {
     /// The lock: as read, or as resolved.
-    pub(crate) fn lock(&self, context: &Context, allowances: &Allowances) -> Result<Lock, CliError> {
+    /// No file that it is made from may be the `target`.
+    pub(crate) fn lock(
+        &self,
+        context: &Context,
+        allowances: &Allowances,
+        target: Option<&mut Target>,
+    ) -> Result<Lock, CliError> {
         match (&self.definition, &self.lock) {
-            (Some(definition), _) => resolve_definition(context, definition, allowances),
+            (Some(definition), _) => resolve_definition(context, definition, allowances, target),
             (None, Some(lock)) => read_lock(lock),
             (None, None) => Err(CliError::usage("give a definition with -f or a lock with --lock")),
         }
@@ -77,14 +84,19 @@ pub(crate) fn warn_of_disputed(context: &Context, tags: impl Iterator<Item = Ref
     }
 }
 
-/// Resolves the definition at `path` and says what its maker should know.
+/// Resolves the definition at `path` and says what its maker should know. Neither it nor a list that it names may be
+/// the `target`.
 pub(crate) fn resolve_definition(
     context: &Context,
     path: &Path,
     allowances: &Allowances,
+    target: Option<&mut Target>,
 ) -> Result<Lock, CliError> {
     let catalog = catalog(context)?;
     let definition = Definition::read(path, &catalog)?;
+    if let Some(target) = target {
+        target.protect(definition.list_files.iter().map(PathBuf::as_path))?;
+    }
     let day = clock::today()?;
     let upstream = upstream::connect(&context.global)?;
     let bar = context.output.count_bar("resolving", 0);

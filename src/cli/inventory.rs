@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::inputs;
-use super::output::{counted, human_bytes, write_file};
+use super::output::{counted, human_bytes};
 use super::runtime::Context;
+use super::target::OutputPath;
 
 /// Write down what a store has, so that the next bundle can leave it out
 ///
@@ -24,9 +25,9 @@ pub(crate) struct InventoryCommand {
     /// The store
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// Where the inventory goes
+    /// Where the inventory goes; `-` for standard output
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    output: OutputPath,
     /// Sign with this private key of the site, made by `dray keygen`
     #[arg(long, value_name = "KEY")]
     key: Option<PathBuf>,
@@ -34,6 +35,7 @@ pub(crate) struct InventoryCommand {
 
 impl InventoryCommand {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let target = self.output.stream(context)?;
         let keys = inputs::private_keys(self.key.as_slice())?;
         let store = Store::open(&self.store)?;
         let mut inventory = Inventory::of(&store, jiff::Timestamp::now())?;
@@ -41,23 +43,23 @@ impl InventoryCommand {
             inventory.sign(key);
         }
         let bytes = inventory.to_bytes();
-        write_file(&self.output, &bytes)?;
+        let size = bytes.len() as u64;
+        target.write(bytes)?;
         let value = json!({
-            "inventory": self.output,
+            "inventory": target,
             "store": inventory.store(),
             "taken": inventory.taken(),
             "blobs": inventory.len(),
-            "bytes": bytes.len(),
+            "bytes": size,
             "signedBy": inventory.claimed_key(),
         });
         context.output.result(&value, || {
             let signed = inventory.claimed_key().map_or_else(String::new, |key| format!("\nsigned by {key}"));
             format!(
-                "{}: {} of the store {} in {}{signed}",
-                self.output.display(),
+                "{target}: {} of the store {} in {}{signed}",
                 counted(inventory.len(), "blob"),
                 inventory.store(),
-                human_bytes(bytes.len() as u64)
+                human_bytes(size)
             )
         })
     }

@@ -1,16 +1,17 @@
 //! `dray keygen`
 
-use std::ffi::OsString;
-use std::io::Write;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use dray::file::{self, Readers};
 use dray::trust::PrivateKey;
 use serde::Serialize;
 
 use super::error::CliError;
 use super::passphrase;
 use super::runtime::Context;
+use super::target::{self, OutputPath};
 
 /// Make a key pair for signing bundles
 ///
@@ -23,7 +24,7 @@ use super::runtime::Context;
 pub(crate) struct Keygen {
     /// Where to write: PREFIX.key and PREFIX.pub
     #[arg(short, long, value_name = "PREFIX")]
-    output: PathBuf,
+    output: OutputPath,
     /// Encrypt the private key under a passphrase, typed or from `DRAY_KEY_PASSPHRASE`
     #[arg(long)]
     passphrase: bool,
@@ -39,14 +40,13 @@ struct Made {
 
 impl Keygen {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let [private_key, public_key] = self.output.new_files([".key", ".pub"], exists)?;
         let key = PrivateKey::generate();
-        let private_key = with_suffix(&self.output, ".key");
-        let public_key = with_suffix(&self.output, ".pub");
         let pem = if self.passphrase { key.to_encrypted_pem(&passphrase::choose()?) } else { key.to_pem() };
         let pem = pem.map_err(CliError::failed)?;
-        write_new(&private_key, pem.as_bytes(), true)?;
+        write_new(&private_key, pem.as_bytes(), Readers::Owner)?;
         let public_pem = key.public().to_pem().map_err(CliError::failed)?;
-        if let Err(error) = write_new(&public_key, public_pem.as_bytes(), false) {
+        if let Err(error) = write_new(&public_key, public_pem.as_bytes(), Readers::Usual) {
             // Half a pair is of no use, and would block the next try.
             let _ = std::fs::remove_file(&private_key);
             return Err(error);
@@ -63,30 +63,15 @@ impl Keygen {
     }
 }
 
-fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(prefix.as_os_str());
-    name.push(suffix);
-    name.into()
+fn exists(path: &Path) -> CliError {
+    CliError::failed(format!("{} exists", path.display()))
+        .hint("keys are never overwritten; choose another name or move the old pair away")
 }
 
 /// Writes a file that must not be there yet: a key that is overwritten is lost for ever.
-fn write_new(path: &Path, bytes: &[u8], secret: bool) -> Result<(), CliError> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    if secret {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    #[cfg(not(unix))]
-    let _ = secret;
-    let write = |mut file: std::fs::File| file.write_all(bytes).and_then(|()| file.sync_all());
-    options.open(path).and_then(write).map_err(|error| {
-        let failed = CliError::failed(format!("{}: {error}", path.display()));
-        if error.kind() == std::io::ErrorKind::AlreadyExists {
-            failed.hint("keys are never overwritten; choose another name or move the old pair away")
-        } else {
-            failed
-        }
+fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), CliError> {
+    file::create_new(path, bytes, readers).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => exists(path),
+        _ => target::with_disk_hint(CliError::failed(format!("{}: {error}", path.display())), &error),
     })
 }

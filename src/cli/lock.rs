@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::inputs::{self, Allowances};
-use super::output::{counted, human_bytes, write_file};
+use super::output::{counted, human_bytes};
 use super::runtime::Context;
+use super::target::OutputPath;
 
 /// Resolve a definition: which manifests and layers each node kind needs, to the digest
 ///
@@ -21,28 +22,29 @@ pub(crate) struct LockCommand {
     /// The definition
     #[arg(short = 'f', long, value_name = "FILE")]
     definition: PathBuf,
-    /// Where the lock goes
+    /// Where the lock goes; `-` for standard output
     #[arg(short, long, value_name = "LOCK")]
-    output: PathBuf,
+    output: OutputPath,
     #[command(flatten)]
     allowances: Allowances,
 }
 
 impl LockCommand {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
-        let lock = inputs::resolve_definition(context, &self.definition, &self.allowances)?;
-        write_file(&self.output, &lock.to_json())?;
+        let mut target = self.output.stream(context)?;
+        let lock =
+            inputs::resolve_definition(context, &self.definition, &self.allowances, Some(&mut target))?;
+        target.write(lock.to_json())?;
         let value = json!({
             "name": lock.name,
-            "lock": self.output,
+            "lock": target,
             "images": lock.images.len(),
             "blobs": lock.blobs.len(),
             "bytes": lock.total_bytes(),
         });
         context.output.result(&value, || {
             format!(
-                "{}: {}, {}, {}",
-                self.output.display(),
+                "{target}: {}, {}, {}",
                 counted(lock.images.len(), "image"),
                 counted(lock.blobs.len(), "blob"),
                 human_bytes(lock.total_bytes())

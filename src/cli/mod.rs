@@ -36,6 +36,7 @@ mod scrub;
 mod serve;
 mod sign;
 mod since;
+mod target;
 mod tls;
 mod upgrade_plan;
 mod upstream;
@@ -134,15 +135,16 @@ pub(crate) fn run() -> ExitCode {
     let mut command = environment::with_environment(Cli::command(), &arguments);
     let parsed = command
         .try_get_matches_from_mut(&arguments)
-        .and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
-    let cli = match parsed {
-        Ok(cli) => cli,
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, target::inputs(&matches))))
+        .map_err(|error| error.format(&mut command));
+    let (cli, inputs) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             let variables = environment::variables_set(&command);
             return output::usage(&error, &variables, asks_for_json(&arguments));
         }
     };
-    let context = Context::new(cli.global);
+    let context = Context::new(cli.global, inputs);
     match cli.command.run(&context) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => context.output.failure(&error),

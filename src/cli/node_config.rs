@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::error::CliError;
 use super::inputs;
 use super::runtime::Context;
+use super::target::OutputPath;
 
 /// The largest file of certificates that is read.
 const MAX_CA_BYTES: u64 = 1024 * 1024;
@@ -51,7 +52,7 @@ pub(crate) struct NodeConfig {
 
     /// The directory to write, new or empty
     #[arg(short, long, value_name = "DIR")]
-    output: PathBuf,
+    output: OutputPath,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -69,6 +70,7 @@ struct Written<'a> {
 
 impl NodeConfig {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        let directory = self.output.directory(context)?;
         let request = Request {
             target: self.target,
             os: match self.os {
@@ -86,14 +88,14 @@ impl NodeConfig {
             );
         }
         let files = request.files().map_err(CliError::usage)?;
-        node_config::write(&self.output, &files)?;
+        node_config::write(directory, &files)?;
         let written = Written {
             target: self.target.name(),
-            directory: &self.output,
+            directory,
             files: files.iter().map(|file| file.path.as_str()).collect(),
         };
         context.output.result(&written, || {
-            let path = |file: &&str| self.output.join(file).display().to_string();
+            let path = |file: &&str| directory.join(file).display().to_string();
             written.files.iter().map(path).collect::<Vec<_>>().join("\n")
         })
     }

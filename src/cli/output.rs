@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,6 +22,8 @@ pub(crate) struct Output {
     bars: MultiProgress,
     /// Whether stdout has a result, so that an error is not printed there as well.
     has_result: AtomicBool,
+    /// Whether stdout is for data, so that nothing else is printed there.
+    data_on_stdout: AtomicBool,
 }
 
 impl Output {
@@ -38,6 +39,7 @@ impl Output {
             colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             bars,
             has_result: AtomicBool::new(false),
+            data_on_stdout: AtomicBool::new(false),
         }
     }
 
@@ -46,12 +48,20 @@ impl Output {
         self.format == Format::Json
     }
 
-    /// Prints a result: `value` as JSON, or the text.
+    /// Prints a result: `value` as JSON, or the text. It goes to stderr if stdout is for data.
     pub(crate) fn result(
         &self,
         value: &impl Serialize,
         text: impl FnOnce() -> String,
     ) -> Result<(), CliError> {
+        if self.data_on_stdout.load(Ordering::Relaxed) {
+            if self.is_json() {
+                self.line_after("", &serde_json::to_string_pretty(value).map_err(CliError::failed)?);
+            } else {
+                self.note(text().trim_end());
+            }
+            return Ok(());
+        }
         if self.is_json() {
             let mut json = serde_json::to_string_pretty(value).map_err(CliError::failed)?;
             json.push('\n');
@@ -64,6 +74,11 @@ impl Output {
             }
             write_stdout(&harmless(&text))
         }
+    }
+
+    /// Keeps stdout for data that the command writes there: whoever reads it expects nothing else.
+    pub(crate) fn leave_stdout_to_data(&self) {
+        self.data_on_stdout.store(true, Ordering::Relaxed);
     }
 
     /// Says what was done; not a result, so nothing that a program reads.
@@ -79,9 +94,11 @@ impl Output {
     }
 
     /// Prints an error with its hints and returns the exit code for it. Programs get it on stdout as well, unless the
-    /// result is there already.
+    /// result is there already or stdout is for data.
     pub(crate) fn failure(&self, error: &CliError) -> ExitCode {
-        if self.is_json() && !self.has_result.load(Ordering::Relaxed) {
+        let taken =
+            [&self.has_result, &self.data_on_stdout].iter().any(|taken| taken.load(Ordering::Relaxed));
+        if self.is_json() && !taken {
             json_error(error);
         }
         self.line_after(&self.paint("31", "error:"), &error.to_string());
@@ -134,23 +151,6 @@ fn harmless(text: &str) -> Cow<'_, str> {
 /// Prints a part of a result that comes in parts.
 pub(crate) fn text(text: &str) -> Result<(), CliError> {
     write_stdout(&harmless(&format!("{text}\n")))
-}
-
-/// Writes a result file as a whole or not at all.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::Builder::new().prefix(".dray-").tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        }
-        file.persist(path).map_err(|error| error.error)
-    };
-    write().map(drop).map_err(|error| CliError::failed(format!("{}: {error}", path.display())))
 }
 
 /// Writes to stdout; a reader that has gone away (`dray images | head`) ends the command quietly.

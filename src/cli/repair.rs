@@ -10,6 +10,7 @@ use serde_json::json;
 use super::error::{CliError, Kind};
 use super::output::human_bytes;
 use super::runtime::{self, Context};
+use super::target;
 
 /// Make lost parts of a bundle again from its recovery files
 ///
@@ -30,6 +31,7 @@ pub(crate) struct RepairCommand {
 
 impl RepairCommand {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
+        self.files.iter().try_for_each(|path| target::check_rewritable(path))?;
         let bar = Arc::new(context.output.bytes_bar("repairing", 0));
         let making = Arc::new(Making::default());
         let (shown, files, threads) = (Arc::clone(&bar), self.files, context.threads());
@@ -94,6 +96,11 @@ impl From<RepairError> for CliError {
                 Self::new(Kind::Verification, error)
             }
             RepairError::Several { .. } => Self::usage(error),
+            RepairError::Place(error) => error.into(),
+            RepairError::Io { source: ref cause, .. } => {
+                let kind = cause.kind();
+                target::with_disk_hint(Self::failed(error), &kind.into())
+            }
             other => Self::failed(other),
         }
     }

@@ -2,20 +2,28 @@
 
 use std::future::Future;
 
+use dray::file::Inputs;
+
 use super::error::{CliError, Kind};
 use super::global::Global;
 use super::output::Output;
+use super::upstream;
 
 /// What a subcommand runs with.
 pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) output: Output,
+    /// The files that the command reads, which it must not overwrite.
+    pub(crate) inputs: Inputs,
 }
 
 impl Context {
-    pub(crate) fn new(global: Global) -> Self {
+    pub(crate) fn new(global: Global, mut inputs: Inputs) -> Self {
         start_logging(&global);
-        Self { output: Output::new(&global), global }
+        for path in upstream::credential_files() {
+            inputs.add(&path);
+        }
+        Self { output: Output::new(&global), global, inputs }
     }
 
     /// How many threads read and hash: as many as were asked for, but not more than there are processors.

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::inputs::{self, MAX_KEY_BYTES};
-use super::output::write_file;
 use super::runtime::Context;
+use super::target::{self, OutputPath};
 
 /// Add a signature to a bundle
 ///
@@ -31,7 +31,7 @@ pub(crate) struct Sign {
     public_key: Option<PathBuf>,
     /// With --payload-out: write the bytes for the Sigstore form as well
     #[arg(long, value_name = "FILE", requires = "payload_out")]
-    statement_out: Option<PathBuf>,
+    statement_out: Option<OutputPath>,
     /// With --signature: add this signature of the bytes of --statement-out as well
     #[arg(long, value_name = "FILE", requires = "signature")]
     statement_signature: Option<PathBuf>,
@@ -44,9 +44,9 @@ struct Way {
     /// The private key, made by `dray keygen`; may be repeated
     #[arg(long, value_name = "KEY", value_delimiter = ',')]
     key: Vec<PathBuf>,
-    /// Sign nothing, but write the bytes that are to be signed with ECDSA P-256 and SHA-256
+    /// Sign nothing, but write the bytes that are to be signed with ECDSA P-256 and SHA-256; `-` for standard output
     #[arg(long, value_name = "FILE")]
-    payload_out: Option<PathBuf>,
+    payload_out: Option<OutputPath>,
     /// Add this signature of those bytes: DER, base64 of DER, or the two numbers that PKCS#11 gives
     #[arg(long, value_name = "FILE", requires = "public_key")]
     signature: Option<PathBuf>,
@@ -57,11 +57,12 @@ impl Sign {
         if let Some(path) = &self.way.payload_out {
             return self.write_payload(context, path);
         }
+        target::check_rewritable(&self.bundle)?;
         let bundle = if let Some(signature) = &self.way.signature {
-            self.attach(signature)?
+            self.attach(context, signature)?
         } else {
             let keys = inputs::private_keys(&self.way.key)?;
-            bundle::sign(&self.bundle, |claim| Signatures::create(&keys, claim))?
+            bundle::sign(&self.bundle, &context.inputs, |claim| Signatures::create(&keys, claim))?
         };
         let signatures = bundle.signatures().map_or(0, |all| all.simple().signatures().len());
         let value = json!({
@@ -75,25 +76,31 @@ impl Sign {
     }
 
     /// Writes what a signer elsewhere is to sign.
-    fn write_payload(&self, context: &Context, path: &Path) -> Result<(), CliError> {
+    fn write_payload(&self, context: &Context, path: &OutputPath) -> Result<(), CliError> {
+        let mut payload = path.stream(context)?;
+        let mut statement = self.statement_out.as_ref().map(|path| path.stream(context)).transpose()?;
+        if let Some(statement) = &statement {
+            payload.differs_from(statement)?;
+        }
         let bundle = Bundle::open(&self.bundle)?;
-        write_file(path, &bundle.claim().payload)?;
-        if let Some(path) = &self.statement_out {
-            write_file(path, &trust::signed_bytes(&bundle.claim().statement))?;
+        for target in std::iter::once(&mut payload).chain(&mut statement) {
+            target.protect(bundle.paths())?;
+        }
+        payload.write(bundle.claim().payload.clone())?;
+        if let Some(statement) = &statement {
+            statement.write(trust::signed_bytes(&bundle.claim().statement))?;
         }
         let value = json!({
             "bundle": self.bundle,
             "digest": bundle.index().digest,
-            "payload": path,
-            "statement": self.statement_out,
+            "payload": payload,
+            "statement": statement,
         });
-        context
-            .output
-            .result(&value, || format!("{}: sign these bytes with ECDSA P-256 and SHA-256", path.display()))
+        context.output.result(&value, || format!("{payload}: sign these bytes with ECDSA P-256 and SHA-256"))
     }
 
     /// Adds what a signer elsewhere made.
-    fn attach(&self, signature: &Path) -> Result<Bundle, CliError> {
+    fn attach(&self, context: &Context, signature: &Path) -> Result<Bundle, CliError> {
         let keys = inputs::public_keys(self.public_key.as_slice())?;
         let [key] = &keys[..] else {
             return Err(CliError::usage("--public-key names more than one key; give the one that signed"));
@@ -102,6 +109,6 @@ impl Sign {
         let statement = self.statement_signature.as_deref();
         let statement = statement.map(|path| inputs::read_bounded(path, MAX_KEY_BYTES)).transpose()?;
         let accept = |claim: &_| Signatures::accept(key, claim, &signature, statement.as_deref());
-        Ok(bundle::sign(&self.bundle, accept)?)
+        Ok(bundle::sign(&self.bundle, &context.inputs, accept)?)
     }
 }

@@ -1,15 +1,16 @@
 //! `dray tls`
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use dray::file::{self, Readers};
 use dray::registry::{TlsError, make_authority, make_server};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::error::CliError;
 use super::runtime::Context;
+use super::target::{self, OutputPath};
 
 /// Make certificates for the registry of a site
 #[derive(Args)]
@@ -38,7 +39,7 @@ struct Init {
 
     /// Where to write
     #[arg(short, long, value_name = "DIR")]
-    output: PathBuf,
+    output: OutputPath,
 
     /// How long the server certificate lasts
     #[arg(long, value_name = "DAYS", default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=3650))]
@@ -65,7 +66,8 @@ impl TlsCommand {
 impl Init {
     fn run(self, context: &Context) -> Result<(), CliError> {
         let now = Timestamp::now();
-        let file = |name: &str| self.output.join(name);
+        let directory = self.output.directory(context)?;
+        let file = |name: &str| directory.join(name);
         let made = Made {
             authority: file("ca.crt"),
             certificate: file("server.crt"),
@@ -83,14 +85,14 @@ impl Init {
             TlsError::Name(_) => CliError::usage(error),
             error => CliError::failed(error),
         })?;
-        fs_err::create_dir_all(&self.output)?;
+        fs_err::create_dir_all(directory)?;
         if let Some(authority) = authority {
-            write(&made.authority, &authority.certificate, false)?;
+            write(&made.authority, &authority.certificate, Readers::Usual)?;
             // Last, because it is the one that says that there is an authority.
-            write(&authority_key, &authority.key, true)?;
+            write(&authority_key, &authority.key, Readers::Owner)?;
         }
-        write(&made.key, &server.key, true)?;
-        write(&made.certificate, &server.certificate, false)?;
+        write(&made.key, &server.key, Readers::Owner)?;
+        write(&made.certificate, &server.certificate, Readers::Usual)?;
         context.output.result(&made, || {
             let Made { authority, certificate, key, names } = &made;
             format!(
@@ -115,20 +117,8 @@ impl Init {
     }
 }
 
-/// Replaces a file as a whole; a secret one is readable by its owner only from the start.
-fn write(path: &Path, text: &str, secret: bool) -> Result<(), CliError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    #[cfg_attr(not(unix), expect(unused_mut, reason = "there are no permission bits to set elsewhere"))]
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    if !secret {
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    }
-    #[cfg(not(unix))]
-    let _ = secret;
-    let mut file = builder.tempfile_in(directory)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| CliError::failed(error.error))?;
-    Ok(())
+fn write(path: &Path, text: &str, readers: Readers) -> Result<(), CliError> {
+    file::replace(path, text.as_bytes(), readers).map_err(|error| {
+        target::with_disk_hint(CliError::failed(format!("{}: {error}", path.display())), &error)
+    })
 }

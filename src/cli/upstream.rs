@@ -33,13 +33,20 @@ pub(crate) fn connect_site(global: &Global, url: &RegistryUrl) -> Result<Upstrea
     Ok(Upstream::new(options)?)
 }
 
+/// The files that credentials may be read from.
+pub(crate) fn credential_files() -> Vec<PathBuf> {
+    match Places::of_this_process() {
+        Places::Named(file) => vec![file],
+        Places::Usual(files) => files,
+    }
+}
+
 fn options(global: &Global) -> Result<Options, CliError> {
-    let places = Places::find(|name| std::env::var_os(name), std::env::home_dir().as_deref(), user_id());
     Ok(Options {
         endpoints: global.upstream.iter().cloned().collect(),
         plain_http: global.plain_http.iter().cloned().collect(),
         ca_files: global.ca_file.clone(),
-        credentials: places.read()?,
+        credentials: Places::of_this_process().read()?,
         per_host: global.concurrency.into(),
         ..Options::default()
     })
@@ -95,6 +102,10 @@ enum Places {
 }
 
 impl Places {
+    fn of_this_process() -> Self {
+        Self::find(|name| std::env::var_os(name), std::env::home_dir().as_deref(), user_id())
+    }
+
     fn find(variable: impl Fn(&str) -> Option<OsString>, home: Option<&Path>, user_id: Option<u32>) -> Self {
         let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         if let Some(file) = path("REGISTRY_AUTH_FILE") {

@@ -75,6 +75,8 @@ pub struct Definition {
     pub charts: Vec<Reference>,
     /// Plain files.
     pub files: Vec<WantedFile>,
+    /// The image lists that were read.
+    pub list_files: Vec<PathBuf>,
     /// Whether signatures, attestations and SBOMs of the images come along.
     pub evidence: bool,
 }
@@ -256,8 +258,10 @@ impl Reader<'_> {
                 source: IMAGES_LIST.to_owned(),
             });
         }
+        let mut list_files = Vec::new();
         for list in &spec.image_lists {
             let path = self.path.parent().unwrap_or(Path::new("")).join(list);
+            list_files.push(path.clone());
             for reference in ImageList::read(&path)?.images {
                 let source = list.display().to_string();
                 images.push(WantedImage { reference, nodes: nodes.clone(), source });
@@ -275,6 +279,7 @@ impl Reader<'_> {
             images,
             charts: self.charts(&spec.charts)?,
             files: self.files(spec.files)?,
+            list_files,
             evidence: spec.evidence,
             nodes,
         })

@@ -55,7 +55,10 @@ impl Found {
                 named.push(path);
             }
         }
-        let mut outputs: BTreeSet<PathBuf> = files.iter().map(|path| output_of(path)).collect();
+        // What belongs to a file lies next to it, not next to a link that leads to it.
+        let followed = named.iter().map(|path| output_of(&real((*path).clone())));
+        let mut outputs: BTreeSet<PathBuf> =
+            files.iter().map(|path| output_of(path)).chain(followed).collect();
         let beside = outputs.iter().flat_map(|output| volumes_of(&parity_output(output)));
         let candidates: BTreeSet<PathBuf> = files.iter().cloned().chain(beside).collect();
         let mut recovery: Vec<Recovery> = Vec::new();
@@ -181,12 +184,20 @@ impl Found {
         (1..=self.recovery_files()).filter(|number| !found(*number).is_some_and(is_good)).collect()
     }
 
+    /// Closes the files at these paths: Windows does not replace a file that is open.
+    pub(super) fn close(&mut self, replaced: &[PathBuf]) {
+        for target in self.targets.iter_mut().filter(|target| replaced.contains(&target.path)) {
+            target.file = None;
+        }
+        self.recovery.retain(|recovery| !replaced.contains(&real(recovery.path.clone())));
+    }
+
     /// Where recovery file `number` is, or belongs.
     pub(super) fn recovery_path(&self, number: u32) -> PathBuf {
         let found = self.recovery.iter().find(|recovery| recovery.header.number == number);
         found.map_or_else(
             || volume_path(&self.parity, number, self.recovery_files()),
-            |recovery| recovery.path.clone(),
+            |recovery| real(recovery.path.clone()),
         )
     }
 
@@ -200,6 +211,11 @@ impl Found {
         let targets = self.targets.iter().map(|target| target.path.clone());
         targets.chain((1..=self.recovery_files()).map(|number| self.recovery_path(number)))
     }
+}
+
+/// Returns the file that `path` leads to, if it is a symbolic link.
+fn real(path: PathBuf) -> PathBuf {
+    file::resolve(&path).unwrap_or(path)
 }
 
 /// The bundle that a file belongs to, by its name.
@@ -246,6 +262,8 @@ impl Target {
             Ok::<_, io::Error>((Arc::new(file), len))
         };
         let file = open().ok();
+        // What is not there is made under its own name, whatever a link of that name leads to.
+        let path = if file.is_some() { real(path) } else { path };
         Self { path, slice, skipped, file }
     }
 

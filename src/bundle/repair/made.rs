@@ -53,7 +53,7 @@ fn unnamed(path: &Path) -> PathBuf {
 /// Removes what a repair that was killed left of the file at `path`.
 pub(super) fn remove_left(path: &Path) {
     let left = unnamed(path);
-    if File::open(&left).is_ok_and(|file| file.try_lock().is_ok()) {
+    if file::open_left(&left, OpenOptions::new().read(true)).is_ok_and(|file| file.try_lock().is_ok()) {
         // It is in nobody's way, and the next file that is made here takes its place.
         let _ = std::fs::remove_file(left);
     }
@@ -74,8 +74,7 @@ impl<'a> Made<'a> {
     pub(super) fn begin(making: &'a Making, path: PathBuf, frame: &Frame) -> Result<Self, RepairError> {
         let len = frame.last().map_or(0, |(at, bytes)| at + bytes.len() as u64);
         let mut state = making.state()?;
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(unnamed(&path));
+        let file = file::open_own(&unnamed(&path), OpenOptions::new().read(true).write(true));
         let file = file.map_err(|source| failed(&path, len, source))?;
         if file.try_lock().is_err() {
             return Err(RepairError::Busy { path });

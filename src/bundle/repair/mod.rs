@@ -17,7 +17,7 @@ use super::media::Media;
 use super::parity::{decode, encode};
 use super::read::{Bundle, BundleError};
 use super::volume::{Blocks, Volume};
-use crate::file::Span;
+use crate::file::{self, PlaceError, Span};
 use blocks::check_blocks;
 use found::{Found, Target};
 use made::Made;
@@ -36,6 +36,9 @@ pub enum RepairError {
         /// Why.
         source: io::Error,
     },
+    /// A file cannot be made again under its name.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// There is not enough space for what is made again.
     #[error("{}: the disk is full: {needed} bytes are made again beside what is there", path.display())]
     Full {
@@ -130,8 +133,9 @@ pub fn repair(
     making: &Making,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Repaired, RepairError> {
-    let found = Found::look(paths)?;
-    let layout = &found.layout;
+    let mut found = Found::look(paths)?;
+    let layout = Arc::clone(&found.layout);
+    let paths: Vec<PathBuf> = found.paths().collect();
     let blocks = layout.blocks();
     let recovery = found.recovery_span();
     progress(Progress::Total(layout.head + recovery.len()));
@@ -180,18 +184,27 @@ pub fn repair(
             .map_err(|source| RepairError::Io { path: found.path.clone(), source })?;
         made.iter().flatten().try_for_each(Made::sync)?;
         check_whole(&found, &made, threads, making, progress)?;
-        for made in made.into_iter().flatten() {
-            repaired.files.push(made.name()?);
-        }
-        let remade = remake(&found, &restored, &tail, &weak, threads, making, progress);
+        drop(recovery);
+        repaired.files = name(&mut found, made.into_iter().flatten().collect())?;
+        let remade = remake(&mut found, &restored, &tail, &weak, threads, making, progress);
         repaired.recovery = remade.map_err(|error| RepairError::Recovery(Box::new(error)))?;
     }
-    found.paths().for_each(|path| made::remove_left(&path));
+    for path in &paths {
+        made::remove_left(path);
+    }
     Ok(repaired)
+}
+
+/// Gives what was made its names, and returns them.
+fn name(found: &mut Found, made: Vec<Made<'_>>) -> Result<Vec<PathBuf>, RepairError> {
+    let paths: Vec<PathBuf> = made.iter().map(|made| made.path.clone()).collect();
+    found.close(&paths);
+    made.into_iter().map(Made::name).collect()
 }
 
 /// Makes sure that nothing else lies where a file is to be made again.
 fn check_place(found: &Found, path: &Path, role: Role) -> Result<(), RepairError> {
+    file::check_derived(path)?;
     match foreign(path, &found.layout.set, role) {
         Some(what) => Err(RepairError::Foreign { path: path.to_owned(), what }),
         None => Ok(()),
@@ -200,7 +213,7 @@ fn check_place(found: &Found, path: &Path, role: Role) -> Result<(), RepairError
 
 /// Makes the recovery files `weak` again, of the bundle that has this `head` and `tail`.
 fn remake(
-    found: &Found,
+    found: &mut Found,
     head: &Span,
     tail: &[u8],
     weak: &[u32],
@@ -208,7 +221,7 @@ fn remake(
     making: &Making,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Vec<PathBuf>, RepairError> {
-    let layout = &found.layout;
+    let layout = Arc::clone(&found.layout);
     if weak.is_empty() {
         return Ok(Vec::new());
     }
@@ -242,7 +255,7 @@ fn remake(
         }
         made.sync()?;
     }
-    made.into_iter().map(Made::name).collect()
+    name(found, made)
 }
 
 /// How far a repair is.

@@ -13,6 +13,7 @@ mod sweep;
 mod volumes;
 
 use super::*;
+use crate::file::Inputs;
 use crate::oci::Digest;
 use crate::resolve::lock_tests::sample;
 use crate::resolve::{Lock, LockedBlob};
@@ -75,8 +76,16 @@ async fn build_in(
     keys: &[PrivateKey],
     volume_size: Option<VolumeSize>,
 ) -> Result<Built, BuildError> {
-    let options =
-        BuildOptions { output, mtime: 0, concurrency: 2, keys, volume_size, parity: None, progress: &|_| () };
+    let options = BuildOptions {
+        output,
+        inputs: &Inputs::default(),
+        mtime: 0,
+        concurrency: 2,
+        keys,
+        volume_size,
+        parity: None,
+        progress: &|_| (),
+    };
     build(lock, source, &options).await
 }
 
@@ -198,7 +207,7 @@ fn small_bundle(dir: &Path) -> (PathBuf, PrivateKey) {
 }
 
 fn sign_by(path: &Path, key: &PrivateKey) -> Result<Bundle, BuildError> {
-    sign(path, |claim| Signatures::create(std::slice::from_ref(key), claim))
+    sign(path, &Inputs::default(), |claim| Signatures::create(std::slice::from_ref(key), claim))
 }
 
 fn verify(path: &Path, key: &PrivateKey) -> Result<(), BundleError> {

@@ -29,6 +29,7 @@ impl Protected {
         let source = Source::of(&[MANIFEST, layer]);
         let options = BuildOptions {
             output: &dir.path().join("a.tar"),
+            inputs: &Inputs::default(),
             mtime: 0,
             concurrency: 2,
             keys: std::slice::from_ref(&key),

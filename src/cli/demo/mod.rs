@@ -10,6 +10,7 @@ use std::sync::Arc;
 use clap::Args;
 use dray::bundle::{self, BuildOptions, Bundle, ImportOptions};
 use dray::catalog::Catalog;
+use dray::file::Inputs;
 use dray::registry::{Config, Server};
 use dray::resolve::{self, Definition, Lock, ResolveOptions};
 use dray::store::Store;
@@ -183,6 +184,7 @@ async fn build(
     let keys = std::slice::from_ref(key);
     let options = BuildOptions {
         output: path,
+        inputs: &Inputs::default(),
         mtime: 0,
         concurrency: 4,
         keys,

@@ -1,8 +1,11 @@
 //! Files for nodes, and writing them to a directory.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+
+use crate::file::{self, Readers};
 
 /// A file for a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub enum WriteFilesError {
     NotEmpty(PathBuf),
     /// The disk, or the permissions on it. The message names the file.
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
 }
 
 /// Writes `files` below `directory`, which is made if it is not there.
@@ -38,12 +41,13 @@ pub fn write(directory: &Path, files: &[NodeFile]) -> Result<(), WriteFilesError
     if fs::read_dir(directory)?.next().is_some() {
         return Err(WriteFilesError::NotEmpty(directory.to_owned()));
     }
-    for file in files {
-        let path = directory.join(&file.path);
+    for node_file in files {
+        let path = directory.join(&node_file.path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::write(path, &file.text)?;
+        file::create_new(&path, node_file.text.as_bytes(), Readers::Usual)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     }
     Ok(())
 }
