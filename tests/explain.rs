@@ -128,6 +128,36 @@ fn standard_input_is_bounded() {
     assert!(String::from_utf8_lossy(&message).contains("larger"));
 }
 
+/// An index as `BuildKit` writes it: an image, and its attestation.
+const ATTESTED: &str = r#"{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [
+    {"mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 418,
+     "digest": "sha256:c6d8a10db0a4dccd5f5d64d62be23c89983936d7f635ba16f9fbb496097f3c58",
+     "platform": {"os": "linux", "architecture": "amd64"}},
+    {"mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 482,
+     "digest": "sha256:500d53249a72bb829714c0b7b49a2842b93a6cdb1a0884f620a9c8f4dac5ebf8",
+     "annotations": {"vnd.docker.reference.type": "attestation-manifest",
+       "vnd.docker.reference.digest": "sha256:c6d8a10db0a4dccd5f5d64d62be23c89983936d7f635ba16f9fbb496097f3c58"},
+     "platform": {"os": "unknown", "architecture": "unknown"}}]}"#;
+
+#[test]
+fn attestations_are_fetched_by_those_who_look_at_annotations() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("index.json");
+    std::fs::write(&file, ATTESTED).unwrap();
+    let file = file.to_str().unwrap();
+    let answers = answers(&["--index", file, "--node", "linux/amd64"]);
+    for answer in &answers {
+        let client = answer["client"].as_str().unwrap();
+        let both = client.starts_with("k0s ") || client.starts_with("docker-containerd 29.");
+        let expected = if both { serde_json::json!([0, 1]) } else { serde_json::json!([0]) };
+        assert_eq!((&answer["fetches"], &answer["picks"]["position"]), (&expected, &0.into()), "{client}");
+    }
+    let text = stdout(&["--index", file, "--node", "linux/amd64", "--client", "docker-containerd@29.3"]);
+    assert!(text.contains("attestation of c6d8a10db0a4"), "{text}");
+    assert!(text.contains("docker-containerd 29.1-29.5") && text.contains("  0 1 "), "{text}");
+    assert!(text.contains("one of them is an attestation of what it takes"), "{text}");
+}
+
 #[test]
 fn one_image_leaves_no_choice() {
     let image = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
@@ -157,9 +187,7 @@ fn the_documentation_shows_what_is_printed() {
     let shown = format!("$ dray explain {}\n{}```", arguments.join(" "), stdout(&arguments));
     assert!(page.contains(&shown), "docs/windows-selection.md should have:\n{shown}");
     let windows = bands().iter().filter(|band| band.applies_to("windows"));
-    for label in
-        windows.map(Band::label).filter(|label| !matches!(label.as_str(), "crane" | "oras" | "skopeo"))
-    {
+    for label in windows.map(Band::label).filter(|label| !matches!(label.as_str(), "crane" | "oras")) {
         assert!(page.contains(&format!("\n| {label} ")), "docs/windows-selection.md has no row for {label}");
     }
 }

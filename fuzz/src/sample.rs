@@ -198,6 +198,7 @@ impl Built {
             size: self.manifest.size,
             media_type: self.manifest.media_type.clone(),
             platform: serde_json::from_value(self.platform.clone()).ok(),
+            annotations: BTreeMap::new(),
             nodes: vec![node.clone()],
             blobs: self.blobs.clone(),
         }

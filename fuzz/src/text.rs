@@ -61,7 +61,7 @@ pub fn manifest(data: &[u8]) {
     let again = Document::parse(Some(document.media_type()), document.raw().clone());
     assert!(again.is_ok_and(|again| again.media_type() == document.media_type()));
     let Document::Index(index) = document else { return };
-    let entries: Vec<_> = index.manifests.into_iter().map(|entry| entry.platform).collect();
+    let entries = index.manifests;
     for host in ["windows(10.0.26100)/amd64", "linux/arm/v7", "linux/amd64"] {
         let Ok(host) = host.parse() else { continue };
         for band in select::bands() {

@@ -6,7 +6,9 @@ use std::io::Read;
 use bytes::Bytes;
 use clap::Args;
 use dray::catalog::{Catalog, CatalogError};
-use dray::oci::{Digest, Document, ImageConfig, MAX_MANIFEST_BYTES, NodeKind, Platform, Reference};
+use dray::oci::{
+    Digest, Document, ImageConfig, MAX_MANIFEST_BYTES, NodeKind, Platform, REFERENCE_DIGEST, Reference,
+};
 use dray::select::{self, Band, Choice, Runtime};
 use serde::{Serialize, Serializer};
 
@@ -187,8 +189,7 @@ impl Subject {
     fn answer(&self, band: &Band, platform: &Platform) -> Answer {
         let (choice, pick) = match &self.document {
             Document::Index(index) => {
-                let entries: Vec<_> = index.manifests.iter().map(|entry| entry.platform.clone()).collect();
-                let choice = band.choose(platform, &entries);
+                let choice = band.choose(platform, &index.manifests);
                 let pick = choice.picks.and_then(|position| {
                     let entry = index.manifests.get(position)?;
                     Some(Pick { position, digest: entry.digest.clone(), platform: entry.platform.clone() })
@@ -236,7 +237,13 @@ impl Subject {
             let rows = index.manifests.iter().enumerate().map(|(position, entry)| {
                 let platform =
                     entry.platform.as_ref().map_or_else(|| "no platform".to_owned(), Platform::shown);
-                vec![format!("{position:>4}"), platform, entry.digest.short().to_owned()]
+                let digest = entry.digest.short();
+                let about = entry.annotations.get(REFERENCE_DIGEST).and_then(|text| text.parse().ok());
+                let digest = match about.filter(|_| entry.is_attestation()) {
+                    Some(about) => format!("{digest}  attestation of {}", Digest::short(&about)),
+                    None => digest.to_owned(),
+                };
+                vec![format!("{position:>4}"), platform, digest]
             });
             text.push_str(&table(&rows.collect::<Vec<_>>()));
         }

@@ -6,6 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Digest, Platform};
 
+/// The annotation with which `BuildKit` marks an entry of an index that is about another entry.
+///
+/// Source: moby/buildkit `docs/attestations/attestation-storage.md`.
+pub const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+/// The annotation with which `BuildKit` names the digest of the entry that an attestation is about.
+pub const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+
 /// A pointer to content: what it is, its digest and its size in bytes.
 ///
 /// Fields that are not named here are dropped, so a descriptor that was read is never written back into the
@@ -53,10 +60,8 @@ impl Descriptor {
     }
 
     /// Whether this entry of an index is a `BuildKit` attestation and no image to run.
-    ///
-    /// Source: moby/buildkit `docs/attestations/attestation-storage.md`.
     pub fn is_attestation(&self) -> bool {
-        self.annotations.contains_key("vnd.docker.reference.type")
+        self.annotations.contains_key(REFERENCE_TYPE)
     }
 }
 

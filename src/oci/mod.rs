@@ -11,7 +11,7 @@ mod platform;
 mod reference;
 mod tags;
 
-pub use descriptor::Descriptor;
+pub use descriptor::{Descriptor, REFERENCE_DIGEST, REFERENCE_TYPE};
 pub use digest::{Algorithm, Digest, Hasher, ParseDigestError};
 pub use manifest::{Document, Image, ImageConfig, Index, MAX_MANIFEST_BYTES, ManifestError};
 pub use platform::{NodeKind, ParsePlatformError, Platform, WindowsBuild};

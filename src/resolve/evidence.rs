@@ -7,14 +7,13 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::LockedImage;
-use super::tree::{MAX_DEPTH, Reader};
-use crate::oci::{Descriptor, Digest, Document, Index, Reference, RepositoryName, Tag};
+use super::tree::Reader;
+use crate::oci::{Descriptor, Digest, Document, Index, REFERENCE_DIGEST, Reference, RepositoryName, Tag};
+use crate::select::MAX_DEPTH;
 use crate::upstream::{Manifests, UpstreamError};
 
 /// What cosign appends to the tag that it makes of a digest.
 const COSIGN_SUFFIXES: [&str; 3] = ["sig", "att", "sbom"];
-/// Where `BuildKit` says which manifest an attestation is about.
-const BUILDKIT_SUBJECT: &str = "vnd.docker.reference.digest";
 /// More evidence than one image has.
 const MAX_EVIDENCE: usize = 512;
 
@@ -82,7 +81,7 @@ impl<'a, 'r, M: Manifests, U: Manifests> Search<'a, 'r, M, U> {
     /// Finds what is about `subject`.
     async fn about(&mut self, subject: &Digest) -> Result<(), UpstreamError> {
         let text = subject.to_string();
-        let about = |entry: &&Descriptor| entry.annotations.get(BUILDKIT_SUBJECT) == Some(&text);
+        let about = |entry: &&Descriptor| entry.annotations.get(REFERENCE_DIGEST) == Some(&text);
         let mut listed: Vec<Descriptor> = self.attestations.iter().filter(about).cloned().collect();
         listed.extend(self.upstream.referrers(self.name, subject).await?);
         for descriptor in listed {

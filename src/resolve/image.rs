@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::demand::{Demand, Wanted};
 use super::evidence::{Gathered, Search, Trouble};
-use super::tree::{Entry, Reader};
+use super::tree::Reader;
 use super::{Child, Evidence, Gap, GapKind, LockedBlob, LockedImage, Root};
-use crate::oci::{Descriptor, Digest, Document, Image, Index, NodeKind, Platform, Reference, RepositoryName};
-use crate::select;
+use crate::oci::{Descriptor, Digest, Document, Image, NodeKind, Platform, Reference, RepositoryName};
+use crate::select::{self, Expansion};
 use crate::upstream::{Manifests, UpstreamError};
 
 /// A reference resolved.
@@ -41,26 +41,27 @@ pub(super) async fn resolve<M: Manifests>(
     wanted: &Wanted,
     evidence: bool,
 ) -> Outcome {
-    let failed = |error: &UpstreamError| {
-        Outcome::Failed(Box::new(Gap {
-            nodes: wanted.nodes().into_iter().collect(),
-            needed_by: wanted.sources().into_iter().collect(),
-            ..Gap::from_error(reference, error)
-        }))
+    let failed = |gap: Gap| {
+        let (nodes, needed_by) =
+            (wanted.nodes().into_iter().collect(), wanted.sources().into_iter().collect());
+        Outcome::Failed(Box::new(Gap { nodes, needed_by, ..gap }))
     };
     let fetched = match upstream.manifest(reference).await {
         Ok(fetched) => fetched,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(Gap::from_error(reference, &error)),
     };
     reader.remember(&fetched.digest, &fetched.document);
     let mut work = Work::new(reader, reference, &fetched.digest, &fetched.document, wanted);
     match &fetched.document {
-        Document::Index(index) => {
-            // Without all entries nobody can say what a client would take.
-            if let Err(error) = work.index(index, wanted).await {
-                return failed(&error);
+        // Without all entries nobody can say what a client would take.
+        Document::Index(index) => match reader.expand(reference.name(), index).await {
+            Ok(Ok(expansion)) => work.index(&expansion, wanted).await,
+            Ok(Err(error)) => {
+                let gap = Gap::new(Some(reference.clone()), GapKind::Unreadable, error.to_string());
+                return failed(gap);
             }
-        }
+            Err(error) => return failed(Gap::from_error(reference, &error)),
+        },
         Document::Image(image) => work.single(image, wanted).await,
     }
     if evidence {
@@ -126,12 +127,9 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
     }
 
     /// Keeps of an index what any client in scope fetches.
-    async fn index(&mut self, index: &Index, wanted: &Wanted) -> Result<(), UpstreamError> {
-        let entries = self.reader.entries(self.name, &index.manifests).await?;
-        let attestations = entries.iter().map(|e| &e.descriptor).filter(|entry| entry.is_attestation());
-        self.attestations = attestations.cloned().collect();
-        let platforms: Vec<Option<Platform>> =
-            entries.iter().map(|e| e.descriptor.platform.clone()).collect();
+    async fn index(&mut self, index: &Expansion, wanted: &Wanted) {
+        let entries = &index.entries;
+        self.attestations = entries.iter().filter(|entry| entry.is_attestation()).cloned().collect();
         let mut kept: BTreeMap<usize, BTreeSet<NodeKind>> = BTreeMap::new();
         let mut unread: BTreeMap<Digest, (BTreeSet<NodeKind>, UpstreamError)> = BTreeMap::new();
         if !wanted.whole.is_empty() {
@@ -139,7 +137,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
         }
         for demand in &wanted.demands {
             for band in &demand.bands {
-                let choice = band.choose(&demand.node.platform(), &platforms);
+                let choice = band.choose(&demand.node.platform(), entries);
                 for at in choice.fetches.iter().chain(&choice.picks) {
                     kept.entry(*at).or_default().insert(demand.node.clone());
                 }
@@ -148,7 +146,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
                         match self.entry_runs_on(&entries[at], &demand.node).await {
                             Ok(runs) => runs,
                             Err(error) => {
-                                let digest = entries[at].descriptor.digest.clone();
+                                let digest = entries[at].digest.clone();
                                 unread
                                     .entry(digest)
                                     .or_insert((BTreeSet::new(), error))
@@ -167,19 +165,18 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             }
         }
         for (at, nodes) in kept {
-            if let Err(error) = self.keep(&entries[at], &nodes).await {
-                let digest = entries[at].descriptor.digest.clone();
+            if let Err(error) = self.keep(&entries[at], &index.through[at], &nodes).await {
+                let digest = entries[at].digest.clone();
                 unread.entry(digest).or_insert((BTreeSet::new(), error)).0.extend(nodes);
             }
         }
         for (digest, (nodes, error)) in unread {
             self.unreadable(wanted, &digest, nodes, &error);
         }
-        Ok(())
     }
 
-    async fn entry_runs_on(&self, entry: &Entry, node: &NodeKind) -> Result<bool, UpstreamError> {
-        let Document::Image(image) = self.reader.document(self.name, &entry.descriptor.digest).await? else {
+    async fn entry_runs_on(&self, entry: &Descriptor, node: &NodeKind) -> Result<bool, UpstreamError> {
+        let Document::Image(image) = self.reader.document(self.name, &entry.digest).await? else {
             return Ok(false);
         };
         let platform = self.reader.platform_of(self.name, &image).await?;
@@ -187,17 +184,22 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
     }
 
     /// Keeps an entry with everything below it.
-    async fn keep(&mut self, entry: &Entry, nodes: &BTreeSet<NodeKind>) -> Result<(), UpstreamError> {
+    async fn keep(
+        &mut self,
+        entry: &Descriptor,
+        through: &[Descriptor],
+        nodes: &BTreeSet<NodeKind>,
+    ) -> Result<(), UpstreamError> {
         let nodes: Vec<NodeKind> = nodes.iter().cloned().collect();
-        let document = self.reader.document(self.name, &entry.descriptor.digest).await?;
-        for index in &entry.through {
+        let document = self.reader.document(self.name, &entry.digest).await?;
+        for index in through {
             self.child(index, &nodes, Vec::new());
         }
         let blobs = match document {
             Document::Image(image) => self.image_blobs(&image),
             Document::Index(_) => Vec::new(),
         };
-        self.child(&entry.descriptor, &nodes, blobs);
+        self.child(entry, &nodes, blobs);
         Ok(())
     }
 
@@ -216,6 +218,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             size: descriptor.size,
             media_type: descriptor.media_type.clone(),
             platform: descriptor.platform.clone(),
+            annotations: looked_at(&descriptor.annotations),
             nodes: nodes.to_vec(),
             blobs,
         });
@@ -328,6 +331,12 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             gap.needed_by.push(demand.source.clone());
         }
     }
+}
+
+/// The annotations that clients look at.
+fn looked_at(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let known = |(key, _): &(&String, &String)| select::ANNOTATIONS.contains(&key.as_str());
+    annotations.iter().filter(known).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// Whether a node of this kind runs an image of `platform`.

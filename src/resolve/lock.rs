@@ -172,11 +172,24 @@ pub struct Child {
     /// What the manifest runs on, as the index states it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
+    /// Those of its annotations in the index that clients look at; see [`ANNOTATIONS`](crate::select::ANNOTATIONS).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     /// The node kinds that fetch it.
     pub nodes: Vec<NodeKind>,
     /// Its configuration and its layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<Digest>,
+}
+
+impl Child {
+    /// Describes the child as the index does, as far as clients look at it.
+    pub fn descriptor(&self) -> Descriptor {
+        let mut descriptor = Descriptor::new(&self.media_type, self.digest.clone(), self.size);
+        descriptor.platform.clone_from(&self.platform);
+        descriptor.annotations.clone_from(&self.annotations);
+        descriptor
+    }
 }
 
 /// A manifest that says something about a kept manifest: a signature, an attestation, an SBOM.

@@ -5,27 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
-use crate::oci::{Descriptor, Digest, Document, Image, ImageConfig, Platform, RepositoryName, media_type};
+use crate::oci::{Digest, Document, Image, ImageConfig, Index, Platform, RepositoryName, media_type};
+use crate::select::{ExpandError, Expansion, Walk};
 use crate::upstream::{Manifests, Problem, UpstreamError};
-
-/// How deep indexes may be nested. Nobody publishes more than one level.
-pub(super) const MAX_DEPTH: usize = 4;
-/// More entries than any index has.
-const MAX_ENTRIES: usize = 10_000;
 
 /// Reads manifests, each digest once however many references share it.
 pub(super) struct Reader<'a, M> {
     upstream: &'a M,
     seen: Mutex<HashMap<Digest, Arc<OnceCell<Document>>>>,
     platforms: Mutex<HashMap<Digest, Option<Platform>>>,
-}
-
-/// An entry of an index, or of an index within it.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) descriptor: Descriptor,
-    /// The nested indexes that lead to it.
-    pub(super) through: Vec<Descriptor>,
 }
 
 impl<'a, M: Manifests> Reader<'a, M> {
@@ -53,30 +41,27 @@ impl<'a, M: Manifests> Reader<'a, M> {
         seen.insert(digest.clone(), Arc::new(OnceCell::new_with(Some(document.clone()))));
     }
 
-    /// All entries of `index`, those of nested indexes in the place of the entry that leads to them, as containerd
-    /// walks them (containerd v2.1.6 core/images/image.go, `Manifest`).
-    pub(super) async fn entries(
+    /// Expands `index`. A nested index that the upstream does not have counts as an entry.
+    pub(super) async fn expand(
         &self,
         name: &RepositoryName,
-        manifests: &[Descriptor],
-    ) -> Result<Vec<Entry>, UpstreamError> {
-        let mut entries = Vec::new();
-        let mut waiting: Vec<Entry> = level(manifests, &[]);
-        while let Some(entry) = waiting.pop() {
-            let nested =
-                media_type::is_index(&entry.descriptor.media_type) && entry.through.len() < MAX_DEPTH;
-            if nested {
-                let document = self.document(name, &entry.descriptor.digest).await?;
-                if let Document::Index(index) = document {
-                    let mut through = entry.through;
-                    through.push(entry.descriptor);
-                    waiting.extend(level(&index.manifests, &through));
-                }
-            } else if entries.len() < MAX_ENTRIES {
-                entries.push(entry);
+        index: &Index,
+    ) -> Result<Result<Expansion, ExpandError>, UpstreamError> {
+        let mut walk = match Walk::over(index) {
+            Ok(walk) => walk,
+            Err(error) => return Ok(Err(error)),
+        };
+        while let Some(nested) = walk.nested() {
+            let document = match self.document(name, &nested.descriptor.digest).await {
+                Ok(document) => Some(document),
+                Err(error) if error.is_missing() => None,
+                Err(error) => return Err(error),
+            };
+            if let Err(error) = walk.enter(nested, document.as_ref()) {
+                return Ok(Err(error));
             }
         }
-        Ok(entries)
+        Ok(Ok(walk.finish()))
     }
 
     /// What the image was built for, from its configuration; none for artifacts.
@@ -104,10 +89,4 @@ impl<'a, M: Manifests> Reader<'a, M> {
         platforms.insert(config.digest.clone(), platform.clone());
         Ok(platform)
     }
-}
-
-/// The entries of one index, the last first, for a stack.
-fn level(manifests: &[Descriptor], through: &[Descriptor]) -> Vec<Entry> {
-    let entry = |descriptor: &Descriptor| Entry { descriptor: descriptor.clone(), through: through.to_vec() };
-    manifests.iter().rev().map(entry).collect()
 }

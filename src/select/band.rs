@@ -4,11 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::client::{ANY, Client, Version};
+use super::client::{ANY, Client, SKOPEO_1_12, Version};
 use super::reason;
 use super::rule::Rule;
 use super::{containerd_linux, containerd_windows, copy_tools, docker, regclient};
-use crate::oci::Platform;
+use crate::oci::{Descriptor, Platform};
 
 /// The versions of a client that pick in the same way, on one operating system.
 #[derive(Debug)]
@@ -58,13 +58,15 @@ impl Band {
     /// What this client does on `host` (for a copy tool: when asked for the platform `host`) with an index of
     /// `entries`.
     ///
-    /// `entries` are the platforms of the index in its order, as they are written there; none for an entry
-    /// without one.
-    pub fn choose(&self, host: &Platform, entries: &[Option<Platform>]) -> Choice {
+    /// `entries` are the descriptors of the index in its order, as they are written there; of their annotations
+    /// at least those in [`ANNOTATIONS`](super::ANNOTATIONS).
+    pub fn choose(&self, host: &Platform, entries: &[Descriptor]) -> Choice {
         let selection = (self.rule)(host, entries);
         let pick = selection.picks.and_then(|at| entries.get(at));
-        let runs = pick.is_some_and(|entry| entry.as_ref().is_none_or(|entry| reason::can_run(host, entry)));
-        let checks_config = selection.reads_config && pick.is_some_and(Option::is_none);
+        let runs = pick.is_some_and(|entry| {
+            entry.platform.as_ref().is_none_or(|platform| reason::can_run(host, platform))
+        });
+        let checks_config = selection.reads_config && pick.is_some_and(|entry| entry.platform.is_none());
         let reason = reason::reason(self.client, self.label(), host, entries, &selection);
         Choice { picks: selection.picks, fetches: selection.fetches, checks_config, runs, reason }
     }
@@ -143,11 +145,14 @@ pub(super) static BANDS: &[Band] = {
         linux(Docker, "23.0-29.5", [23, 0, 0], [29, 5, ANY], docker::graphdriver_linux),
         linux(Docker, "29.6-29.x", [29, 6, 0], [ANY; 3], docker::graphdriver_linux_from_29_6),
         windows(DockerContainerd, "25.0-28.x", [25, 0, 0], [28, ANY, ANY], docker::store_windows_25_to_28),
-        windows(DockerContainerd, "29.0-29.5", [29, 0, 0], [29, 5, ANY], docker::store_windows_29_0_to_29_5),
+        windows(DockerContainerd, "29.0", [29, 0, 0], [29, 0, ANY], docker::store_windows_29_0),
+        windows(DockerContainerd, "29.1-29.5", [29, 1, 0], [29, 5, ANY], docker::store_windows_29_1_to_29_5),
         windows(DockerContainerd, "29.6-29.x", [29, 6, 0], [ANY; 3], docker::store_windows_from_29_6),
-        linux(DockerContainerd, "24.0-29.5", [24, 0, 0], [29, 5, ANY], docker::store_linux_to_29_5),
+        linux(DockerContainerd, "24.0-29.0", [24, 0, 0], [29, 0, ANY], docker::store_linux_to_29_0),
+        linux(DockerContainerd, "29.1-29.5", [29, 1, 0], [29, 5, ANY], docker::store_linux_29_1_to_29_5),
         linux(DockerContainerd, "29.6-29.x", [29, 6, 0], [ANY; 3], docker::store_linux_from_29_6),
-        band(Skopeo, None, "", ALL, copy_tools::containers_image),
+        band(Skopeo, None, "<=1.11", ([0; 3], [1, 11, ANY]), copy_tools::containers_image_to_5_24),
+        band(Skopeo, None, "1.12-main", (SKOPEO_1_12, [ANY; 3]), copy_tools::containers_image_from_5_25),
         band(Crane, None, "", ALL, copy_tools::crane),
         band(Oras, None, "", ALL, copy_tools::oras),
         band(Regclient, None, "", ALL, regclient::regclient),

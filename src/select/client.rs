@@ -63,6 +63,9 @@ pub(super) type Version = [u32; 3];
 /// Greater than every version that will be released: the end of a range that goes on.
 pub(super) const ANY: u32 = u32::MAX;
 
+/// The first version of skopeo with containers/image 5.25, whose rule differs from that of older ones.
+pub(super) const SKOPEO_1_12: Version = [1, 12, 0];
+
 /// A client, or some versions of it: `containerd`, `containerd@2`, `containerd@1.7`, `docker@29.6.1`.
 ///
 /// `containerd://1.7.27`, as the Kubernetes API has it, means the same as `containerd@1.7.27`.
@@ -110,6 +113,14 @@ impl Runtime {
         (self.from, self.to)
     }
 
+    /// The versions of the client that pick as those that are meant, from the first to the last.
+    pub(super) fn range_of_client(&self) -> (Version, Version) {
+        let Some(same) = as_skopeo_1_12(self.name) else { return (self.from, self.to) };
+        let from = if self.from < same { [0; 3] } else { SKOPEO_1_12 };
+        let to = if self.to < same { [1, 11, ANY] } else { [ANY; 3] };
+        (from, to)
+    }
+
     /// Whether some version is meant here and by `other`.
     pub fn shares_versions(&self, other: &Self) -> bool {
         self.client == other.client && self.from <= other.to && other.from <= self.to
@@ -129,7 +140,8 @@ impl FromStr for Runtime {
             "docker-containerd" => (Client::DockerContainerd, "docker"),
             "cri-o" | "crio" => (Client::Skopeo, "cri-o"),
             "podman" => (Client::Skopeo, "podman"),
-            "skopeo" | "buildah" => (Client::Skopeo, "skopeo"),
+            "skopeo" => (Client::Skopeo, "skopeo"),
+            "buildah" => (Client::Skopeo, "buildah"),
             "crane" | "ko" => (Client::Crane, "crane"),
             "oras" => (Client::Oras, "oras"),
             "regclient" | "regctl" | "regsync" => (Client::Regclient, "regclient"),
@@ -148,6 +160,20 @@ impl FromStr for Runtime {
 impl fmt::Display for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+/// The first version of the program `name` that picks as skopeo 1.12 does; `None` if its versions are those of the client
+/// that it is an instance of.
+///
+/// Source: `go.mod` of podman v4.4.4 and v4.5.0, buildah v1.29.1 and v1.30.0, CRI-O v1.26.4 and v1.27.0: each
+/// first one has containers/image 5.24, each second one 5.25.
+fn as_skopeo_1_12(name: &str) -> Option<Version> {
+    match name {
+        "podman" => Some([4, 5, 0]),
+        "buildah" => Some([1, 30, 0]),
+        "cri-o" => Some([1, 27, 0]),
+        _ => None,
     }
 }
 
@@ -195,7 +221,7 @@ mod tests {
             ("containerd://1.7.27", &["containerd 1.7.6-2.0.x"]),
             ("containerd://v2.3.1-k3s1", &["containerd 2.3.x"]),
             ("docker://29.3", &["docker 19.03-29"]),
-            ("cri-o://1.31.0", &["skopeo"]),
+            ("cri-o://1.31.0", &["skopeo 1.12-main"]),
             (
                 "containerd@2",
                 &[
@@ -210,7 +236,16 @@ mod tests {
             ("containerd@1.2", &["containerd <=1.4"]),
             ("docker@29", &["docker 19.03-29"]),
             ("docker-containerd@29.6.1", &["docker-containerd 29.6-29.x"]),
-            ("cri-o@1.31", &["skopeo"]),
+            ("docker-containerd@29.0.4", &["docker-containerd 29.0"]),
+            ("docker-containerd@29.3", &["docker-containerd 29.1-29.5"]),
+            ("cri-o@1.31", &["skopeo 1.12-main"]),
+            ("cri-o@1.26", &["skopeo <=1.11"]),
+            ("cri-o", &["skopeo <=1.11", "skopeo 1.12-main"]),
+            ("podman@4.3.1", &["skopeo <=1.11"]),
+            ("podman@4", &["skopeo <=1.11", "skopeo 1.12-main"]),
+            ("buildah@1.30.0", &["skopeo 1.12-main"]),
+            ("skopeo@1.9.3", &["skopeo <=1.11"]),
+            ("skopeo@1.18", &["skopeo 1.12-main"]),
             ("k0s@v1.34.1+k0s.0", &["k0s 1.33-1.35"]),
             ("k0s@1.30", &[]),
         ] {

@@ -8,51 +8,51 @@ use std::cmp::Reverse;
 
 use super::rule::{Found, Needs, Note, Order, Selection, find};
 use super::spelling::{Era, Folded, Vector};
-use crate::oci::Platform;
+use crate::oci::{Descriptor, Platform};
 
 /// Up to 1.4: fallbacks between variants of 32-bit ARM only.
 ///
 /// Source: `Only` in containerd `platforms/compare.go@v1.4.13`.
-pub(super) fn up_to_1_4(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn up_to_1_4(host: &Platform, entries: &[Descriptor]) -> Selection {
     local(host, entries, Era::V1_4)
 }
 
 /// 1.5: amd64 falls back to 386, arm64 to 32-bit ARM.
 ///
 /// Source: `platformVector` in containerd `platforms/compare.go@v1.5.18`.
-pub(super) fn v1_5(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn v1_5(host: &Platform, entries: &[Descriptor]) -> Selection {
     local(host, entries, Era::V1_5)
 }
 
 /// 1.6 and 1.7: levels of amd64 fall back to lower ones.
 ///
 /// Source: `platformVector` in containerd `platforms/compare.go@v1.6.39` and containerd/platforms v0.2.1.
-pub(super) fn v1_6_to_1_7(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn v1_6_to_1_7(host: &Platform, entries: &[Descriptor]) -> Selection {
     local(host, entries, Era::V1_6)
 }
 
 /// 2.0: versions of arm64 fall back to older ones.
 ///
 /// Source: `platformVector` in containerd/platforms `compare.go` v1.0.0-rc.0 and v1.0.0-rc.1.
-pub(super) fn v2_0(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn v2_0(host: &Platform, entries: &[Descriptor]) -> Selection {
     local(host, entries, Era::V2_0)
 }
 
 /// 2.1 and 2.2: the same preference, but the transfer service downloads exact matches only.
 ///
 /// Source: containerd/platforms `compare.go` v1.0.0-rc.1 and v1.0.0-rc.2; containerd/containerd#12838.
-pub(super) fn v2_1_to_2_2(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn v2_1_to_2_2(host: &Platform, entries: &[Descriptor]) -> Selection {
     transfer(host, entries, false)
 }
 
 /// From 2.3 on: an entry that asks for `os.features` is refused.
 ///
 /// Source: `matcher.Match` in containerd/platforms `platforms.go` v1.0.0-rc.4.
-pub(super) fn from_2_3(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn from_2_3(host: &Platform, entries: &[Descriptor]) -> Selection {
     transfer(host, entries, true)
 }
 
-fn local(host: &Platform, entries: &[Option<Platform>], era: Era) -> Selection {
+fn local(host: &Platform, entries: &[Descriptor], era: Era) -> Selection {
     let found = nearest(host, entries, era, false);
     let mut selection = Selection::limit_one(&found, Needs::Platform, Order::Variant);
     if has_level(&Folded::new(host, "linux", era)) {
@@ -65,7 +65,7 @@ fn local(host: &Platform, entries: &[Option<Platform>], era: Era) -> Selection {
     selection
 }
 
-fn transfer(host: &Platform, entries: &[Option<Platform>], features: bool) -> Selection {
+fn transfer(host: &Platform, entries: &[Descriptor], features: bool) -> Selection {
     let era = Era::V2_0;
     let folded = Folded::new(host, "linux", era);
     let levelled = has_level(&folded);
@@ -84,13 +84,13 @@ fn transfer(host: &Platform, entries: &[Option<Platform>], features: bool) -> Se
 
 /// The entry nearest to the host in containerd's order. From v1.0.0-rc.4 of containerd/platforms on
 /// `features` count: an entry may ask only for those that the host has, and more of them are better.
-pub(super) fn nearest(host: &Platform, entries: &[Option<Platform>], era: Era, features: bool) -> Found {
+pub(super) fn nearest(host: &Platform, entries: &[Descriptor], era: Era, features: bool) -> Found {
     nearest_among(host, entries, era, features, |_| true)
 }
 
 fn nearest_among(
     host: &Platform,
-    entries: &[Option<Platform>],
+    entries: &[Descriptor],
     era: Era,
     features: bool,
     eligible: impl Fn(&Platform) -> bool,

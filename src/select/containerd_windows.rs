@@ -9,12 +9,12 @@ use std::cmp::Reverse;
 use super::rule::{Found, Needs, Order, Selection, find};
 use super::spelling::{Era, Folded, Vector};
 use super::versions::{self, Floor, Version, first_three, revision};
-use crate::oci::Platform;
+use crate::oci::{Descriptor, Platform};
 
 /// Up to 1.4 the version is ignored, and linux/amd64 is accepted behind every Windows entry.
 ///
 /// Source: `Default` in containerd `platforms/defaults_windows.go@v1.4.13`.
-pub(super) fn up_to_1_4(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn up_to_1_4(host: &Platform, entries: &[Descriptor]) -> Selection {
     let folded = Folded::new(host, "windows", Era::V1_4);
     let found = find(entries, |entry| {
         let entry = Folded::new(entry, "windows", Era::V1_4);
@@ -32,7 +32,7 @@ pub(super) fn up_to_1_4(host: &Platform, entries: &[Option<Platform>]) -> Select
 ///
 /// Source: `matchComparer` in containerd `platforms/defaults_windows.go@v1.5.18`. It accepts a Linux entry as
 /// well, if that has a Windows version; none has.
-pub(super) fn v1_5_0_to_1_6_17(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn v1_5_0_to_1_6_17(host: &Platform, entries: &[Descriptor]) -> Selection {
     let own = Own::new(host, Era::V1_5);
     let found = find(entries, |entry| {
         let matches = own.is(entry) && entry.os_version.starts_with(first_three(&host.os_version));
@@ -44,7 +44,7 @@ pub(super) fn v1_5_0_to_1_6_17(host: &Platform, entries: &[Option<Platform>]) ->
 /// 1.6.18 to 1.6.22: as before, and an entry without a version matches (for HostProcess images).
 ///
 /// Source: `matchComparer` in containerd `platforms/defaults_windows.go@v1.6.20`.
-pub(super) fn v1_6_18_to_1_6_22(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn v1_6_18_to_1_6_22(host: &Platform, entries: &[Descriptor]) -> Selection {
     let own = Own::new(host, Era::V1_6);
     let found = find(entries, |entry| {
         let matches = own.is(entry) && begins_or_none(host, entry);
@@ -56,7 +56,7 @@ pub(super) fn v1_6_18_to_1_6_22(host: &Platform, entries: &[Option<Platform>]) -
 /// 1.6.23 to 1.6.39: the compatibility check of hcsshim; the greatest revision wins, whatever its build.
 ///
 /// Source: `matchComparer` in containerd `platforms/defaults_windows.go@v1.6.39`.
-pub(super) fn v1_6_23_to_1_6_39(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn v1_6_23_to_1_6_39(host: &Platform, entries: &[Descriptor]) -> Selection {
     let own = Own::new(host, Era::V1_6);
     let found = find(entries, |entry| {
         let matches = own.is(entry) && compatible_or_none(host, entry, Floor::Ltsc2022);
@@ -69,7 +69,7 @@ pub(super) fn v1_6_23_to_1_6_39(host: &Platform, entries: &[Option<Platform>]) -
 ///
 /// Source: `Default` and `windowsmatcher` in containerd `platforms/defaults_windows.go@v1.7.3`, `Ordered` in
 /// `platforms/compare.go@v1.7.3`.
-pub(super) fn v1_7_0_to_1_7_5(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn v1_7_0_to_1_7_5(host: &Platform, entries: &[Descriptor]) -> Selection {
     let folded = Folded::new(host, "windows", Era::V1_6);
     let vector = Vector::new(&folded, Era::V1_6);
     let found = find(entries, |entry| {
@@ -83,14 +83,14 @@ pub(super) fn v1_7_0_to_1_7_5(host: &Platform, entries: &[Option<Platform>]) -> 
 ///
 /// Source: containerd `platforms/defaults_windows.go@v1.7.6`; containerd/platforms `defaults_windows.go`
 /// v0.2.1 (from containerd 1.7.19), v1.0.0-rc.0 and v1.0.0-rc.1 (containerd 2.0).
-pub(super) fn v1_7_6_to_2_0(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn v1_7_6_to_2_0(host: &Platform, entries: &[Descriptor]) -> Selection {
     Selection::limit_one(&first_compatible(host, entries, false), builds(host, Floor::Ltsc2022), Order::Index)
 }
 
 /// 2.1.0 to 2.1.5: as 2.0, but the transfer service downloads every match.
 ///
 /// Source: containerd/platforms v1.0.0-rc.1 `defaults_windows.go`.
-pub(super) fn v2_1_0_to_2_1_5(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn v2_1_0_to_2_1_5(host: &Platform, entries: &[Descriptor]) -> Selection {
     let own = Own::new(host, Era::V2_0);
     Selection::transfer(
         entries,
@@ -105,14 +105,14 @@ pub(super) fn v2_1_0_to_2_1_5(host: &Platform, entries: &[Option<Platform>]) -> 
 /// as text.
 ///
 /// Source: containerd/platforms v1.0.0-rc.2 `platform_windows_compat.go` and `defaults_windows.go`.
-pub(super) fn v2_1_6_to_2_2(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn v2_1_6_to_2_2(host: &Platform, entries: &[Descriptor]) -> Selection {
     greatest_text(host, entries, Floor::BelowHost, false)
 }
 
 /// 2.3: as before; an entry that asks for `os.features` besides `win32k` is refused.
 ///
 /// Source: containerd/platforms v1.0.0-rc.4 `platforms.go` and `platform_windows_compat.go`.
-pub(super) fn v2_3(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn v2_3(host: &Platform, entries: &[Descriptor]) -> Selection {
     greatest_text(host, entries, Floor::BelowHost, true)
 }
 
@@ -121,11 +121,11 @@ pub(super) fn v2_3(host: &Platform, entries: &[Option<Platform>]) -> Selection {
 ///
 /// Source: containerd/platforms v1.0.0-rc.5 `platform_windows_compat.go`, as vendored by containerd at
 /// 301026e58.
-pub(super) fn main(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn main(host: &Platform, entries: &[Descriptor]) -> Selection {
     greatest_text(host, entries, Floor::PreviousGeneration, true)
 }
 
-fn greatest_text(host: &Platform, entries: &[Option<Platform>], floor: Floor, features: bool) -> Selection {
+fn greatest_text(host: &Platform, entries: &[Descriptor], floor: Floor, features: bool) -> Selection {
     let own = Own::new(host, Era::V2_0);
     let matches = |entry: &Platform| {
         own.is(entry) && compatible_or_none(host, entry, floor) && (!features || has_features(host, entry))
@@ -137,7 +137,7 @@ fn greatest_text(host: &Platform, entries: &[Option<Platform>], floor: Floor, fe
 /// The first entry that hcsshim's check accepts, as `platforms.Only` finds it; among those of one rank the
 /// ones with more `os.features` come first where `features` count (containerd/platforms v1.0.0-rc.4
 /// `compare.go`).
-pub(super) fn first_compatible(host: &Platform, entries: &[Option<Platform>], features: bool) -> Found {
+pub(super) fn first_compatible(host: &Platform, entries: &[Descriptor], features: bool) -> Found {
     let floor = if features { Floor::BelowHost } else { Floor::Ltsc2022 };
     let folded = Folded::new(host, "windows", Era::V2_0);
     let vector = Vector::new(&folded, Era::V2_0);

@@ -9,7 +9,7 @@
 //! travels unchanged: an entry that a runtime prefers but that was left behind fails the pull, it does not
 //! fall back.
 //!
-//! Nested indexes are walked by the caller, entry by entry.
+//! A [`Walk`] puts the entries of nested indexes in their place before a band chooses.
 
 mod band;
 mod client;
@@ -17,6 +17,7 @@ mod containerd_linux;
 mod containerd_windows;
 mod copy_tools;
 mod docker;
+mod expand;
 mod reason;
 mod regclient;
 mod rule;
@@ -29,10 +30,14 @@ mod versions;
 
 pub use band::{Band, BandId, Choice};
 pub use client::{Client, ParseRuntimeError, Runtime};
+pub use expand::{ExpandError, Expansion, MAX_DEPTH, MAX_ENTRIES, Walk, expand};
 pub use reason::can_run;
 pub use support::{UnknownVersion, supported, unknown_version};
 
-use crate::oci::NodeKind;
+use crate::oci::{NodeKind, REFERENCE_DIGEST, REFERENCE_TYPE};
+
+/// The annotations of an entry that some rule looks at. No rule looks at others.
+pub const ANNOTATIONS: [&str; 4] = [REFERENCE_DIGEST, REFERENCE_TYPE, copy_tools::ZSTD, docker::SUBJECT];
 
 /// Every band of every client.
 pub fn bands() -> &'static [Band] {

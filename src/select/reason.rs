@@ -6,7 +6,7 @@ use super::client::Client;
 use super::rule::{Needs, Note, Order, Selection};
 use super::spelling::{Era, Folded, Vector};
 use super::versions::{self, Floor, Version, first_three};
-use crate::oci::Platform;
+use crate::oci::{Descriptor, Platform};
 
 /// How many entries of an index a sentence names.
 const NAMED: usize = 6;
@@ -38,14 +38,14 @@ pub(super) fn reason(
     client: Client,
     label: String,
     host: &Platform,
-    entries: &[Option<Platform>],
+    entries: &[Descriptor],
     selection: &Selection,
 ) -> String {
     let mut text = match client {
-        Client::Skopeo => "skopeo (also podman and CRI-O)".to_owned(),
+        Client::Skopeo => format!("{label} (also podman and CRI-O)"),
         _ => label,
     };
-    match selection.picks.map(|at| entries.get(at).and_then(Option::as_ref)) {
+    match selection.picks.map(|at| entries.get(at).and_then(|entry| entry.platform.as_ref())) {
         Some(Some(image)) => {
             text.push_str(&taken(host, image, selection));
             text.push_str(&passed_over(host, image, entries));
@@ -61,7 +61,7 @@ pub(super) fn reason(
         }),
         None => text.push_str(&refused(host, entries, selection)),
     }
-    text.push_str(&noted(selection));
+    text.push_str(&noted(entries, selection));
     text
 }
 
@@ -76,7 +76,7 @@ fn taken(host: &Platform, image: &Platform, selection: &Selection) -> String {
         Order::OwnBuild if first_three(&image.os_version) != first_three(&host.os_version) => {
             format!(" finds no entry of the host's build and takes the first that is not newer: {image_name}")
         }
-        _ if selection.matches == 1 => format!(" takes the only match: {image_name}"),
+        _ if selection.matches.len() == 1 => format!(" takes the only match: {image_name}"),
         Order::OwnBuild => format!(" takes the first entry of the host's build: {image_name}"),
         Order::Index => format!(" takes the first compatible entry in index order: {image_name}"),
         Order::Variant => format!(" takes the entry nearest to {host}: {image_name}"),
@@ -91,12 +91,12 @@ fn taken(host: &Platform, image: &Platform, selection: &Selection) -> String {
 }
 
 /// Says so when the index has an image of the host's own build and another one is taken.
-fn passed_over(host: &Platform, image: &Platform, entries: &[Option<Platform>]) -> String {
+fn passed_over(host: &Platform, image: &Platform, entries: &[Descriptor]) -> String {
     let own = first_three(&host.os_version);
     if own.is_empty() || first_three(&image.os_version) == own {
         return String::new();
     }
-    let passed = entries.iter().flatten().find(|entry| {
+    let passed = platforms(entries).flatten().find(|entry| {
         entry.os == host.os
             && entry.architecture == host.architecture
             && first_three(&entry.os_version) == own
@@ -114,9 +114,9 @@ fn cannot_run(host: &Platform, image: &Platform) -> String {
 }
 
 /// Why nothing, what would have been taken, and what is there.
-fn refused(host: &Platform, entries: &[Option<Platform>], selection: &Selection) -> String {
+fn refused(host: &Platform, entries: &[Descriptor], selection: &Selection) -> String {
     if let Note::NotDownloaded(at) = selection.note
-        && let Some(Some(image)) = entries.get(at)
+        && let Some(image) = entries.get(at).and_then(|entry| entry.platform.as_ref())
     {
         return format!(
             " cannot pull: its transfer service downloads entries for exactly {host}, not {}; with \
@@ -158,14 +158,14 @@ fn needs(host: &Platform, needs: &Needs) -> String {
 }
 
 /// What is there, entries for the system of the host first.
-fn list(host: &Platform, entries: &[Option<Platform>]) -> String {
-    let foreign = |entry: &&Option<Platform>| entry.as_ref().is_some_and(|entry| entry.os != host.os);
-    let (others, own): (Vec<_>, Vec<_>) = entries.iter().partition(foreign);
+fn list(host: &Platform, entries: &[Descriptor]) -> String {
+    let own = |entry: Option<&Platform>| entry.is_none_or(|entry| entry.os == host.os);
+    let (own, others): (Vec<_>, Vec<_>) = platforms(entries).partition(|entry| own(*entry));
     let named: Vec<String> = own
         .into_iter()
         .chain(others)
         .take(NAMED)
-        .map(|entry| entry.as_ref().map_or_else(|| "an entry without a platform".to_owned(), Platform::shown))
+        .map(|entry| entry.map_or_else(|| "an entry without a platform".to_owned(), Platform::shown))
         .collect();
     match entries.len().saturating_sub(NAMED) {
         _ if named.is_empty() => "no entries".to_owned(),
@@ -174,7 +174,11 @@ fn list(host: &Platform, entries: &[Option<Platform>]) -> String {
     }
 }
 
-fn noted(selection: &Selection) -> String {
+fn platforms(entries: &[Descriptor]) -> impl Iterator<Item = Option<&Platform>> {
+    entries.iter().map(|entry| entry.platform.as_ref())
+}
+
+fn noted(entries: &[Descriptor], selection: &Selection) -> String {
     let mut text = match selection.note {
         Note::None | Note::NotDownloaded(_) => String::new(),
         Note::IgnoresBuild => "; it does not look at the Windows build".to_owned(),
@@ -192,6 +196,14 @@ fn noted(selection: &Selection) -> String {
             "; it downloads {} entries, and one that is missing fails the pull",
             selection.fetches.len()
         );
+    }
+    let attests = |at: &usize| Some(*at) != selection.picks && entries[*at].is_attestation();
+    match selection.fetches.iter().filter(|at| attests(at)).count() {
+        0 => {}
+        1 => text.push_str("; one of them is an attestation of what it takes"),
+        many => {
+            let _ = write!(text, "; {many} of them are attestations of what it takes");
+        }
     }
     text
 }

@@ -5,24 +5,24 @@ use std::cmp::Ordering;
 use super::rule::{Found, Needs, Order, Selection};
 use super::spelling::{Era, Folded};
 use super::versions::first_three;
-use crate::oci::Platform;
+use crate::oci::{Descriptor, Platform};
 
 /// The best entry for the platform asked for. Windows versions must agree in their first three parts; the one
 /// asked for comes first, then the greatest. A Linux image counts as one that a Windows host can run.
 ///
 /// Source: `Better` and `Compatible` in regclient `types/platform/compare.go`, `DescriptorListSearch` in
 /// `types/descriptor/descriptor.go`, both at 725072f.
-pub(super) fn regclient(host: &Platform, entries: &[Option<Platform>]) -> Selection {
+pub(super) fn regclient(host: &Platform, entries: &[Descriptor]) -> Selection {
     let wanted = Candidate::new(host);
     let mut best: Option<(usize, Candidate<'_>)> = None;
-    let mut matches = 0;
+    let mut matches = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
-        let Some(entry) = entry else { continue };
+        let Some(entry) = &entry.platform else { continue };
         let target = Candidate::new(entry);
         if !compatible(&wanted, &target) {
             continue;
         }
-        matches += 1;
+        matches.push(at);
         if best.as_ref().is_none_or(|(_, best)| better(&wanted, &target, best)) {
             best = Some((at, target));
         }

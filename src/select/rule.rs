@@ -2,10 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use crate::oci::Platform;
+use crate::oci::{Descriptor, Platform};
 
 /// A selection rule: the platform of the host (or the one asked for) and the entries of an index, in order.
-pub(super) type Rule = fn(&Platform, &[Option<Platform>]) -> Selection;
+pub(super) type Rule = fn(&Platform, &[Descriptor]) -> Selection;
 
 /// What a rule selects, with what is needed to put it into words.
 #[derive(Debug)]
@@ -14,8 +14,8 @@ pub(super) struct Selection {
     pub(super) picks: Option<usize>,
     /// The entries that are downloaded, in index order.
     pub(super) fetches: Vec<usize>,
-    /// How many entries match by their platform.
-    pub(super) matches: usize,
+    /// The entries that match by their platform, in index order.
+    pub(super) matches: Vec<usize>,
     /// What an entry must have to match.
     pub(super) needs: Needs,
     /// What decides among several matches.
@@ -86,7 +86,7 @@ impl Selection {
         Self {
             picks: found.best,
             fetches: found.best.into_iter().collect(),
-            matches: found.matches,
+            matches: found.matches.clone(),
             needs,
             order,
             note: Note::None,
@@ -118,14 +118,14 @@ impl Selection {
     /// Source: `ImageFilter` in containerd `core/transfer/image/imagestore.go@v2.2.7`, called by
     /// `internal/cri/server/images/image_pull.go@v2.2.7` with `DefaultSpec` and without a limit.
     pub(super) fn transfer(
-        entries: &[Option<Platform>],
+        entries: &[Descriptor],
         exact: impl Fn(&Platform) -> bool,
         found: &Found,
         needs: Needs,
         order: Order,
     ) -> Self {
         let fetches: Vec<usize> =
-            (0..entries.len()).filter(|at| entries[*at].as_ref().is_none_or(&exact)).collect();
+            (0..entries.len()).filter(|at| entries[*at].platform.as_ref().is_none_or(&exact)).collect();
         let wanted = found.best.or(found.unstated);
         let picks = wanted.filter(|at| fetches.contains(at));
         let note = match wanted {
@@ -135,11 +135,13 @@ impl Selection {
         Self { picks, fetches, note, reads_config: true, ..Self::single(found, needs, order) }
     }
 
-    /// Adds an entry to the downloads.
-    pub(super) fn also_fetch(&mut self, at: usize) {
-        if let Err(place) = self.fetches.binary_search(&at) {
+    /// Adds an entry to the downloads. Returns whether it was not among them.
+    pub(super) fn also_fetch(&mut self, at: usize) -> bool {
+        let place = self.fetches.binary_search(&at);
+        if let Err(place) = place {
             self.fetches.insert(place, at);
         }
+        place.is_err()
     }
 }
 
@@ -149,25 +151,30 @@ pub(super) struct Found {
     pub(super) best: Option<usize>,
     /// The first entry without a platform.
     pub(super) unstated: Option<usize>,
-    /// How many entries match.
-    pub(super) matches: usize,
+    /// All matches, in index order.
+    pub(super) matches: Vec<usize>,
 }
 
 /// Finds the entry with the smallest key; among equals the first, as a stable sort would leave it.
-pub(super) fn find<'e, K: Ord>(
-    entries: &'e [Option<Platform>],
-    key: impl Fn(&'e Platform) -> Option<K>,
+pub(super) fn find<'e, K: Ord>(entries: &'e [Descriptor], key: impl Fn(&'e Platform) -> Option<K>) -> Found {
+    find_entry(entries, |_, platform| key(platform))
+}
+
+/// As [`find`], for a key that depends on more of an entry than its platform.
+pub(super) fn find_entry<'e, K: Ord>(
+    entries: &'e [Descriptor],
+    key: impl Fn(&'e Descriptor, &'e Platform) -> Option<K>,
 ) -> Found {
     let mut best: Option<(K, usize)> = None;
     let mut unstated = None;
-    let mut matches = 0;
+    let mut matches = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
-        let Some(platform) = entry else {
+        let Some(platform) = &entry.platform else {
             unstated = unstated.or(Some(at));
             continue;
         };
-        let Some(key) = key(platform) else { continue };
-        matches += 1;
+        let Some(key) = key(entry, platform) else { continue };
+        matches.push(at);
         if best.as_ref().is_none_or(|(least, _)| key < *least) {
             best = Some((key, at));
         }

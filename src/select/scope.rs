@@ -16,7 +16,7 @@ impl Runtime {
     }
 
     fn overlaps(&self, band: &Band) -> bool {
-        let ((own_from, own_to), (from, to)) = (self.range(), band.range());
+        let ((own_from, own_to), (from, to)) = (self.range_of_client(), band.range());
         own_from <= to && from <= own_to
     }
 }

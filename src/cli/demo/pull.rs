@@ -1,6 +1,6 @@
 //! Pulling as a node would: the runtime's own choice from the index, then every blob of it, checked.
 
-use dray::oci::{Document, NodeKind, Platform, RepositoryName};
+use dray::oci::{Document, NodeKind, RepositoryName};
 use dray::resolve::{Lock, LockedImage};
 use dray::select::{self, Band};
 use dray::upstream::Upstream;
@@ -40,16 +40,17 @@ pub(super) async fn pull_as(node: &NodeKind, lock: &Lock, site: &Upstream) -> Re
             match &root.document {
                 Document::Image(_) => fetch(site, image.reference.name(), &root.document).await?,
                 Document::Index(index) => {
-                    let entries: Vec<Option<Platform>> =
-                        index.manifests.iter().map(|entry| entry.platform.clone()).collect();
-                    let choice = band.choose(&node.platform(), &entries);
+                    let choice = band.choose(&node.platform(), &index.manifests);
                     for at in &choice.fetches {
                         let digest = &index.manifests[*at].digest;
                         let child = site.manifest_by_digest(image.reference.name(), digest).await?;
                         fetch(site, image.reference.name(), &child.document).await?;
                     }
                     pulled.ready &= choice.picks.is_some() && choice.runs;
-                    let picked = choice.picks.and_then(|at| entries[at].as_ref()).map(ToString::to_string);
+                    let picked = choice
+                        .picks
+                        .and_then(|at| index.manifests[at].platform.as_ref())
+                        .map(ToString::to_string);
                     if image.reference.to_string() == samples::PAUSE {
                         let picked = picked.unwrap_or_else(|| "nothing".to_owned());
                         if !pulled.pause.contains(&picked) {

@@ -10,14 +10,9 @@ use crate::oci::{
     Descriptor, Digest, Document, Image, ImageConfig, NodeKind, Platform, Reference, RepositoryName,
     media_type,
 };
-use crate::resolve::{Lock, LockedImage};
+use crate::resolve::{Child, Lock, LockedImage};
 use crate::select::{self, Band};
 use crate::store::{Content, ContentError};
-
-/// How deep indexes may be nested, and how many entries count, as in a lock.
-const MAX_DEPTH: usize = 4;
-/// More entries than any index has.
-const MAX_ENTRIES: usize = 10_000;
 
 /// What serves the nodes, or will.
 #[derive(Clone)]
@@ -41,18 +36,25 @@ pub(super) struct Shelf<'a> {
 /// An image that is there.
 #[expect(clippy::large_enum_variant, reason = "one is made for a moment for each image")]
 enum Found {
-    /// An index, with its entries in order.
-    Index(Vec<Entry>),
+    /// An index.
+    Index(Shelved),
     /// A single image, what it was built for, and what of it is missing.
     Single(Option<Platform>, Option<String>),
     /// An image of a lock.
     Locked(LockedImage),
 }
 
-/// An entry of an index.
-struct Entry {
-    platform: Option<Platform>,
-    /// What its configuration says, where the entry does not.
+/// An index that is there. Its images are looked at when a runtime downloads them and not before: a registry would count
+/// every other question as something that a node missed.
+struct Shelved {
+    name: RepositoryName,
+    entries: Vec<Descriptor>,
+    seen: RefCell<BTreeMap<usize, Rc<Looked>>>,
+}
+
+/// An image of an index, looked at.
+struct Looked {
+    /// What its configuration says, where the index does not.
     config: Option<Platform>,
     /// What is missing of it.
     missing: Option<String>,
@@ -76,7 +78,7 @@ impl<'a> Shelf<'a> {
         }
         for name in names {
             if let Some(found) = self.find(name)? {
-                return Ok(self.reason(&found, kind, bands));
+                return self.reason(&found, kind, bands);
             }
         }
         Ok(Some("it is not there".to_owned()))
@@ -86,28 +88,73 @@ impl<'a> Shelf<'a> {
         if let Some(found) = self.seen.borrow().get(reference) {
             return Ok(found.clone());
         }
-        let found = match self.source {
-            Source::Content(content) => look_up(content, reference)?,
-            Source::Registry(registry) => look_up(registry.as_ref(), reference)?,
-            Source::Unknown => None,
-            Source::Locks(locks) => {
+        let found = match (self.images(), self.source) {
+            (Some(images), _) => look_up(images, reference)?,
+            (None, Source::Locks(locks)) => {
                 // Where two bundles have the same reference, the later one counts.
                 let images = locks.iter().rev().flat_map(|lock| &lock.images);
                 images.into_iter().find(|image| image.reference == *reference).cloned().map(Found::Locked)
             }
+            (None, Source::Content(_) | Source::Registry(_) | Source::Unknown) => None,
         };
         let found = found.map(Rc::new);
         self.seen.borrow_mut().insert(reference.clone(), found.clone());
         Ok(found)
     }
 
-    fn reason(&self, found: &Found, kind: &NodeKind, bands: &[&'static Band]) -> Option<String> {
-        match found {
-            Found::Single(platform, missing) => missing.clone().or_else(|| unfit(platform.as_ref(), kind)),
-            Found::Index(entries) => chosen(entries, kind, bands),
-            Found::Locked(image) if image.children.is_empty() => unfit(image.platform.as_ref(), kind),
-            Found::Locked(image) => self.unproven(kind, bands).or_else(|| locked(image, kind, bands)),
+    /// Where manifests and blobs are looked up; `None` for locks.
+    fn images(&self) -> Option<&'a dyn Images> {
+        match self.source {
+            Source::Content(content) => Some(content),
+            Source::Registry(registry) => Some(registry.as_ref()),
+            Source::Locks(_) | Source::Unknown => None,
         }
+    }
+
+    fn reason(
+        &self,
+        found: &Found,
+        kind: &NodeKind,
+        bands: &[&'static Band],
+    ) -> Result<Option<String>, ContentError> {
+        match found {
+            Found::Single(platform, missing) => {
+                Ok(missing.clone().or_else(|| unfit(platform.as_ref(), kind)))
+            }
+            Found::Index(index) => chosen(&index.entries, kind, bands, |at| self.look_at(index, at)),
+            Found::Locked(image) if image.children.is_empty() => Ok(unfit(image.platform.as_ref(), kind)),
+            Found::Locked(image) => match self.unproven(kind, bands) {
+                Some(reason) => Ok(Some(reason)),
+                None => locked(image, kind, bands),
+            },
+        }
+    }
+
+    /// Looks at the image at a position of an index, once.
+    fn look_at(&self, index: &Shelved, at: usize) -> Result<Rc<Looked>, ContentError> {
+        if let Some(seen) = index.seen.borrow().get(&at) {
+            return Ok(Rc::clone(seen));
+        }
+        let Some(images) = self.images() else {
+            return Ok(Rc::new(Looked { config: None, missing: None }));
+        };
+        let entry = &index.entries[at];
+        let looked = match document(images, &index.name, &entry.digest)? {
+            Ok(Document::Image(image)) => Looked {
+                missing: missing_blob(images, &index.name, &image)?,
+                config: match entry.platform {
+                    None => config(images, &index.name, &image)?,
+                    Some(_) => None,
+                },
+            },
+            Ok(Document::Index(_)) => {
+                Looked { config: None, missing: Some(format!("{} is not an image", entry.digest)) }
+            }
+            Err(missing) => Looked { config: None, missing: Some(missing) },
+        };
+        let looked = Rc::new(looked);
+        index.seen.borrow_mut().insert(at, Rc::clone(&looked));
+        Ok(looked)
     }
 
     /// Says when locks were made for other runtimes than a Windows node has: they keep only what those download.
@@ -131,44 +178,48 @@ fn unfit(platform: Option<&Platform>, kind: &NodeKind) -> Option<String> {
     Some(format!("it is one image for {}, without an index", platform.shown()))
 }
 
-/// Why a runtime would not get along with these entries.
-fn chosen(entries: &[Entry], kind: &NodeKind, bands: &[&'static Band]) -> Option<String> {
-    let platforms: Vec<Option<Platform>> = entries.iter().map(|entry| entry.platform.clone()).collect();
+/// Why a runtime would not get along with these entries; `look_at` gives what is there of one.
+fn chosen(
+    entries: &[Descriptor],
+    kind: &NodeKind,
+    bands: &[&'static Band],
+    mut look_at: impl FnMut(usize) -> Result<Rc<Looked>, ContentError>,
+) -> Result<Option<String>, ContentError> {
     for band in bands {
-        let choice = band.choose(&kind.platform(), &platforms);
-        let Some(at) = choice.picks else { return Some(choice.reason) };
-        let runs = if choice.checks_config {
-            entries.get(at).is_none_or(|entry| unfit(entry.config.as_ref(), kind).is_none())
-        } else {
-            choice.runs
-        };
-        if !runs {
-            return Some(choice.reason);
+        let choice = band.choose(&kind.platform(), entries);
+        let Some(pick) = choice.picks else { return Ok(Some(choice.reason)) };
+        if !choice.checks_config && !choice.runs {
+            return Ok(Some(choice.reason));
         }
-        for entry in choice.fetches.iter().chain([&at]).filter_map(|at| entries.get(*at)) {
-            if let Some(missing) = &entry.missing {
-                let platform = entry.platform.as_ref().map_or_else(|| "an entry".to_owned(), Platform::shown);
-                return Some(format!("{} downloads {platform}, and {missing}", band.label()));
+        for at in &choice.fetches {
+            if let Some(missing) = &look_at(*at)?.missing {
+                let platform = entries[*at].platform.as_ref();
+                let platform = platform.map_or_else(|| "an entry".to_owned(), Platform::shown);
+                return Ok(Some(format!("{} downloads {platform}, and {missing}", band.label())));
             }
         }
+        if choice.checks_config && unfit(look_at(pick)?.config.as_ref(), kind).is_some() {
+            return Ok(Some(choice.reason));
+        }
     }
-    None
+    Ok(None)
 }
 
 /// Why a runtime would not get along with what a lock keeps.
-fn locked(image: &LockedImage, kind: &NodeKind, bands: &[&'static Band]) -> Option<String> {
-    let children: Vec<_> =
+fn locked(
+    image: &LockedImage,
+    kind: &NodeKind,
+    bands: &[&'static Band],
+) -> Result<Option<String>, ContentError> {
+    let children: Vec<&Child> =
         image.children.iter().filter(|child| !media_type::is_index(&child.media_type)).collect();
     // What was kept as a whole names no nodes.
-    if !children.iter().any(|child| child.nodes.is_empty() || child.nodes.contains(kind)) {
-        return Some(format!("the lock keeps nothing of it for {kind}"));
+    let whole = |child: &&&Child| child.nodes.is_empty() || child.nodes.contains(kind);
+    if !children.iter().any(|child| whole(&child)) {
+        return Ok(Some(format!("the lock keeps nothing of it for {kind}")));
     }
-    let entry = |child: &&crate::resolve::Child| Entry {
-        platform: child.platform.clone(),
-        config: None,
-        missing: None,
-    };
-    chosen(&children.iter().map(entry).collect::<Vec<_>>(), kind, bands)
+    let entries: Vec<Descriptor> = children.iter().map(|child| child.descriptor()).collect();
+    chosen(&entries, kind, bands, |_| Ok(Rc::new(Looked { config: None, missing: None })))
 }
 
 /// Looks up an image with all that belongs to it.
@@ -176,7 +227,17 @@ fn look_up(images: &dyn Images, reference: &Reference) -> Result<Option<Found>, 
     let name = reference.name();
     let Some(digest) = images.root(reference)? else { return Ok(None) };
     Ok(Some(match document(images, name, &digest)? {
-        Ok(Document::Index(index)) => Found::Index(entries(images, name, &index.manifests)?),
+        Ok(Document::Index(index)) => {
+            let read = |digest: &Digest| Ok::<_, ContentError>(document(images, name, digest)?.ok());
+            match select::expand(&index, read)? {
+                Ok(expansion) => Found::Index(Shelved {
+                    name: name.clone(),
+                    entries: expansion.entries,
+                    seen: RefCell::default(),
+                }),
+                Err(error) => Found::Single(None, Some(error.to_string())),
+            }
+        }
         Ok(Document::Image(image)) => {
             let missing = missing_blob(images, name, &image)?;
             Found::Single(config(images, name, &image)?, missing)
@@ -200,39 +261,6 @@ fn document(
         Err(ContentError::Damaged(digest)) => Ok(Err(format!("{digest} is damaged"))),
         Err(error) => Err(error),
     }
-}
-
-/// The entries of an index, those of nested ones in the place of the entry that leads to them.
-fn entries(
-    images: &dyn Images,
-    name: &RepositoryName,
-    manifests: &[Descriptor],
-) -> Result<Vec<Entry>, ContentError> {
-    let mut found = Vec::new();
-    let mut waiting: Vec<(Descriptor, usize)> =
-        manifests.iter().rev().map(|entry| (entry.clone(), 0)).collect();
-    while let Some((descriptor, depth)) = waiting.pop() {
-        if found.len() >= MAX_ENTRIES {
-            break;
-        }
-        let mut entry = Entry { platform: descriptor.platform.clone(), config: None, missing: None };
-        match document(images, name, &descriptor.digest)? {
-            Ok(Document::Index(inner)) if depth < MAX_DEPTH => {
-                waiting.extend(inner.manifests.into_iter().rev().map(|entry| (entry, depth + 1)));
-                continue;
-            }
-            Ok(Document::Index(_)) => entry.missing = Some("its indexes are nested too deep".to_owned()),
-            Ok(Document::Image(image)) => {
-                entry.missing = missing_blob(images, name, &image)?;
-                if entry.platform.is_none() {
-                    entry.config = config(images, name, &image)?;
-                }
-            }
-            Err(missing) => entry.missing = Some(missing),
-        }
-        found.push(entry);
-    }
-    Ok(found)
 }
 
 /// The first blob of an image that is not there.

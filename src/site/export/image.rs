@@ -8,12 +8,9 @@ use serde::Serialize;
 use bytes::Bytes;
 
 use super::{ExportError, index};
-use crate::oci::{Descriptor, Digest, Document, Image, Platform, Reference, RepositoryName, media_type};
-use crate::select::Band;
+use crate::oci::{Descriptor, Digest, Document, Image, Platform, Reference, RepositoryName};
+use crate::select::{self, Band, Expansion};
 use crate::store::Content;
-
-/// How deep indexes may be nested. Nobody publishes more than one level.
-const MAX_DEPTH: usize = 4;
 
 /// An image that the store lacks, or lacks in part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,13 +51,6 @@ pub(super) struct Reader<'a> {
     pub(super) sparse: bool,
 }
 
-/// An entry of an index, with the nested indexes that lead to it.
-#[derive(Clone)]
-struct Entry {
-    descriptor: Descriptor,
-    through: Vec<(Descriptor, Bytes)>,
-}
-
 impl Reader<'_> {
     /// The image behind `reference`, or what of it is not in the store.
     pub(super) fn image(&self, reference: &Reference) -> Result<Result<Exported, Missing>, ExportError> {
@@ -76,7 +66,7 @@ impl Reader<'_> {
             return Ok(Err(missing("its manifest is not there")));
         };
         let exported = match document {
-            Document::Image(image) => Some(Exported {
+            Document::Image(image) => Ok(Exported {
                 documents: vec![(root.clone(), document_bytes(&image))],
                 root,
                 blobs: image.blobs().cloned().collect(),
@@ -84,14 +74,19 @@ impl Reader<'_> {
                 reindexed: false,
             }),
             Document::Index(index) => {
-                let bytes = Document::Index(index.clone()).raw().clone();
-                let entries = self.entries(name, &index.manifests, &[])?;
-                self.of_index(name, (root, bytes), &entries)?
+                let read = |digest: &Digest| {
+                    Ok::<_, ExportError>(self.document(name, digest)?.map(|(_, read)| read))
+                };
+                let expansion = match select::expand(&index, read)? {
+                    Ok(expansion) => expansion,
+                    Err(error) => return Ok(Err(missing(&error.to_string()))),
+                };
+                self.of_index(name, (root, Document::Index(index).raw().clone()), &expansion)?
             }
         };
-        let Some(exported) = exported else {
-            let host = &self.host;
-            return Ok(Err(missing(&format!("nothing that containerd on {host} runs"))));
+        let exported = match exported {
+            Ok(exported) => exported,
+            Err(what) => return Ok(Err(missing(&what))),
         };
         for blob in &exported.blobs {
             if self.content.blob_size(name, &blob.digest)?.is_none() {
@@ -101,79 +96,97 @@ impl Reader<'_> {
         Ok(Ok(exported))
     }
 
-    /// What the versions of containerd in question fetch of an index, as far as the store was made for them.
+    /// What the versions of containerd in question fetch of an index, as far as the store was made for them; or else what
+    /// the store lacks.
     fn of_index(
         &self,
         name: &RepositoryName,
         root: (Descriptor, Bytes),
-        entries: &[Entry],
-    ) -> Result<Option<Exported>, ExportError> {
-        let platforms: Vec<Option<Platform>> =
-            entries.iter().map(|entry| entry.descriptor.platform.clone()).collect();
+        index: &Expansion,
+    ) -> Result<Result<Exported, String>, ExportError> {
+        let entries = &index.entries;
         let mut kept = BTreeSet::new();
         let mut runs = None;
+        let mut lacking = None;
         for band in &self.bands {
-            let choice = band.choose(&self.host, &platforms);
+            let choice = band.choose(&self.host, entries);
             let Some(pick) = choice.picks.filter(|_| choice.runs) else { continue };
             let wanted: BTreeSet<usize> = choice.fetches.into_iter().chain([pick]).collect();
             let mut all_there = true;
             for at in &wanted {
-                all_there &= self.document(name, &entries[*at].descriptor.digest)?.is_some();
+                if let Some(what) = self.lacks(name, &entries[*at].digest)? {
+                    all_there = false;
+                    let platform = entries[*at].platform.as_ref();
+                    let platform = platform.map_or_else(|| "an entry".to_owned(), Platform::shown);
+                    lacking
+                        .get_or_insert_with(|| format!("{} downloads {platform}, and {what}", band.label()));
+                }
             }
             if all_there {
                 kept.extend(wanted);
                 runs.get_or_insert(pick);
             }
         }
-        let Some(pick) = runs else { return Ok(None) };
-        let kept: Vec<&Entry> = kept.into_iter().map(|at| &entries[at]).collect();
+        let nothing = || format!("nothing that containerd on {} runs", self.host);
+        let Some(pick) = runs else { return Ok(Err(lacking.unwrap_or_else(nothing))) };
         let reindexed = !self.sparse && kept.len() < entries.len();
         let (root, mut documents) = if reindexed {
-            let kept: Vec<&Digest> = kept.iter().map(|entry| &entry.descriptor.digest).collect();
-            let nested = entries.iter().flat_map(|entry| &entry.through).map(|(_, bytes)| bytes);
-            let bytes = index::over(&root.1, nested, &kept);
+            let kept: Vec<&Digest> = kept.iter().map(|at| &entries[*at].digest).collect();
+            let nested = self.indexes(name, index.through.iter().flatten())?;
+            let bytes = index::over(&root.1, nested.iter().map(|(_, bytes)| bytes), &kept);
             let descriptor = Descriptor::of(root.0.media_type, &bytes);
             (descriptor.clone(), vec![(descriptor, bytes)])
         } else {
-            let nested = kept.iter().flat_map(|entry| entry.through.iter().cloned());
+            let nested = self.indexes(name, kept.iter().flat_map(|at| &index.through[*at]))?;
             (root.0.clone(), std::iter::once(root.clone()).chain(nested).collect())
         };
         let mut blobs = Vec::new();
         let mut image_that_runs = None;
-        for entry in kept {
-            let Some((descriptor, Document::Image(image))) = self.document(name, &entry.descriptor.digest)?
-            else {
+        for entry in kept.into_iter().map(|at| &entries[at]) {
+            let Some((descriptor, Document::Image(image))) = self.document(name, &entry.digest)? else {
                 continue;
             };
             documents.push((descriptor, document_bytes(&image)));
             blobs.extend(image.blobs().cloned());
-            if entry.descriptor.digest == entries[pick].descriptor.digest {
+            if entry.digest == entries[pick].digest {
                 image_that_runs = Some(image);
             }
         }
-        Ok(image_that_runs.map(|runs| Exported { root, documents, blobs, runs, reindexed }))
+        let exported = image_that_runs.map(|runs| Exported { root, documents, blobs, runs, reindexed });
+        Ok(exported.ok_or_else(nothing))
     }
 
-    /// All entries of an index, those of nested indexes in the place of the entry that leads to them, as containerd
-    /// walks them. A nested index that is not in the store has none.
-    fn entries(
+    /// The nested indexes in `through`, each once.
+    fn indexes<'a>(
         &self,
         name: &RepositoryName,
-        manifests: &[Descriptor],
-        through: &[(Descriptor, Bytes)],
-    ) -> Result<Vec<Entry>, ExportError> {
-        let mut entries = Vec::new();
-        for descriptor in manifests {
-            if !media_type::is_index(&descriptor.media_type) || through.len() >= MAX_DEPTH {
-                entries.push(Entry { descriptor: descriptor.clone(), through: through.to_vec() });
-            } else if let Some((own, Document::Index(index))) = self.document(name, &descriptor.digest)? {
-                let manifests = index.manifests.clone();
-                let mut through = through.to_vec();
-                through.push((own, Document::Index(index).raw().clone()));
-                entries.extend(self.entries(name, &manifests, &through)?);
+        through: impl Iterator<Item = &'a Descriptor>,
+    ) -> Result<Vec<(Descriptor, Bytes)>, ExportError> {
+        let mut found: Vec<(Descriptor, Bytes)> = Vec::new();
+        for nested in through {
+            if found.iter().all(|(known, _)| known.digest != nested.digest)
+                && let Some((descriptor, document)) = self.document(name, &nested.digest)?
+            {
+                found.push((descriptor, document.raw().clone()));
             }
         }
-        Ok(entries)
+        Ok(found)
+    }
+
+    /// Returns what is not there of an image. Of the entries that no node kind of the bundle needs, the manifest and the
+    /// configuration may be there alone.
+    fn lacks(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<String>, ExportError> {
+        let image = match self.document(name, digest)? {
+            Some((_, Document::Image(image))) => image,
+            Some((_, Document::Index(_))) => return Ok(Some(format!("{digest} is not an image"))),
+            None => return Ok(Some(format!("{digest} is not there"))),
+        };
+        for blob in image.blobs() {
+            if self.content.blob_size(name, &blob.digest)?.is_none() {
+                return Ok(Some(format!("{} is not there", blob.digest)));
+            }
+        }
+        Ok(None)
     }
 
     fn document(
