@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::plan::{Plan, Tail};
-use super::volume::{Blocks, CutError, Header, SetName, Slice, TailPlace, VolumeSize, cut};
+use super::volume::{Blocks, CutError, Header, SetName, Slice, TailPlace, VolumeNumber, VolumeSize, cut};
 use crate::oci::Digest;
 use crate::resolve::Lock;
 
@@ -52,8 +52,8 @@ impl Cutting {
             let digests = digests[place(blocks.start)..place(blocks.end)].to_vec();
             let tail = (number == of)
                 .then(|| TailPlace { offset: self.blocks.head, digest: Digest::sha256(&tail.bytes) });
-            Header::new(self.set.clone(), (number, of), slice, self.blocks.size, digests, tail)
-                .to_bytes(mtime)
+            let number = VolumeNumber { number, of };
+            Header::new(self.set.clone(), number, slice, self.blocks.size, digests, tail).to_bytes(mtime)
         });
         volumes.collect()
     }

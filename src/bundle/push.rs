@@ -144,9 +144,9 @@ pub async fn push(
     progress: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<Pushed, PushError> {
     let plan = Plan::new(&bundles, destination)?;
-    let (brought, present) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let counts = BlobCounts::default();
     stream::iter(&plan.blobs)
-        .map(|(digest, blob)| push_blob(&bundles, pusher, digest, blob, progress, [&brought, &present]))
+        .map(|(digest, blob)| push_blob(&bundles, pusher, digest, blob, progress, &counts))
         .buffer_unordered(concurrency.max(1))
         .try_collect::<()>()
         .await?;
@@ -187,8 +187,8 @@ pub async fn push(
     }
     Ok(Pushed {
         images: plan.images,
-        blobs: brought.into_inner(),
-        present: present.into_inner(),
+        blobs: counts.brought.into_inner(),
+        present: counts.present.into_inner(),
         kept_tags,
         unlisted: unlisted.into_inner(),
     })
@@ -361,6 +361,14 @@ async fn read(
     Ok(manifest.ok_or_else(|| ContentError::Damaged(digest.clone()))?)
 }
 
+/// Counts blobs, in each repository that they go to.
+#[derive(Default)]
+struct BlobCounts {
+    brought: AtomicUsize,
+    /// Those that were there.
+    present: AtomicUsize,
+}
+
 /// Brings a blob into every repository that is to have it: once over the network, then from there.
 async fn push_blob(
     bundles: &Arc<ServedBundles>,
@@ -368,13 +376,13 @@ async fn push_blob(
     digest: &Digest,
     placed: &Placed,
     progress: &(dyn Fn(u64) + Send + Sync),
-    [brought, present]: [&AtomicUsize; 2],
+    counts: &BlobCounts,
 ) -> Result<(), PushError> {
     let blob = Descriptor::new("application/octet-stream", digest.clone(), placed.size);
     let mut held_by: Option<&RepositoryName> = None;
     for (name, source) in &placed.places {
         if pusher.has_blob(name, &blob).await? {
-            present.fetch_add(1, Ordering::Relaxed);
+            counts.present.fetch_add(1, Ordering::Relaxed);
             progress(blob.size);
         } else {
             let (bundles, source, wanted) = (Arc::clone(bundles), source.clone(), digest.clone());
@@ -384,7 +392,7 @@ async fn push_blob(
             let opened = opened.ok_or_else(|| ContentError::Damaged(digest.clone()))?;
             let read: ReadAt = Arc::new(move |buffer, position| opened.read_at(buffer, position));
             pusher.push_blob(name, &blob, held_by, &read, progress).await?;
-            brought.fetch_add(1, Ordering::Relaxed);
+            counts.brought.fetch_add(1, Ordering::Relaxed);
         }
         held_by = Some(name);
     }

@@ -298,7 +298,14 @@ async fn save_once(wants: Arc<Wants>) {
 struct Connections {
     limit: usize,
     limit_per_address: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    open: Mutex<Open>,
+}
+
+/// The connections that are open. An address without any has no entry, so that refused ones leave nothing behind.
+#[derive(Default)]
+struct Open {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
 }
 
 /// The right to one connection, until it is dropped.
@@ -318,12 +325,12 @@ impl Connections {
 
     fn enter(self: Arc<Self>, address: IpAddr) -> Option<Pass> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = open.values().sum();
-        let count = open.entry(address).or_default();
-        if all >= self.limit || *count >= self.limit_per_address {
+        let from_address = open.by_address.get(&address).copied().unwrap_or_default();
+        if open.all >= self.limit || from_address >= self.limit_per_address {
             return None;
         }
-        *count += 1;
+        open.all += 1;
+        open.by_address.insert(address, from_address + 1);
         drop(open);
         Some(Pass { connections: self, address })
     }
@@ -332,10 +339,11 @@ impl Connections {
 impl Drop for Pass {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.address) {
+        open.all -= 1;
+        if let Some(count) = open.by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.address);
+                open.by_address.remove(&self.address);
             }
         }
     }
@@ -357,5 +365,18 @@ mod tests {
         assert!(enter(3).is_none(), "three in all are enough");
         drop(first);
         assert!(enter(1).is_some());
+    }
+
+    #[test]
+    fn refused_addresses_are_not_remembered() {
+        let limits = Limits { connections: 1, connections_per_address: 1, ..Limits::default() };
+        let connections = Arc::new(Connections::new(&limits));
+        let enter = |last: u8| connections.clone().enter([10, 0, 0, last].into());
+        let only = enter(1).unwrap();
+        assert!((2..=255).all(|last| enter(last).is_none()));
+        assert_eq!(connections.open.lock().unwrap().by_address.len(), 1);
+        drop(only);
+        let open = connections.open.lock().unwrap();
+        assert_eq!((open.all, open.by_address.len()), (0, 0));
     }
 }

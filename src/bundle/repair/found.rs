@@ -15,7 +15,7 @@ use crate::bundle::read::Bundle;
 use crate::bundle::tar;
 use crate::bundle::unfinished::Frame;
 use crate::bundle::volume::{
-    Blocks, Header, Kind, Slice, TailPlace, Volume, parse_path, prefix_len, volume_path,
+    Blocks, Header, Kind, Slice, TailPlace, Volume, VolumeNumber, parse_path, prefix_len, volume_path,
 };
 use crate::file::{self, Span};
 use crate::oci::Digest;
@@ -162,8 +162,14 @@ impl Found {
                 (&[][..], None)
             };
             let slice = Slice { offset, len: len + rest.len() as u64 };
-            let header =
-                Header::new(layout.set.clone(), (number, of), slice, layout.block_size, digests, place);
+            let header = Header::new(
+                layout.set.clone(),
+                VolumeNumber { number, of },
+                slice,
+                layout.block_size,
+                digests,
+                place,
+            );
             vec![(0, header.to_bytes(layout.mtime)), (target.skipped + len, [rest, &tar::ZEROS[..]].concat())]
         };
         (1..).zip(&self.targets).map(frame).collect()

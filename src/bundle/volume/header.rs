@@ -101,10 +101,17 @@ pub(in crate::bundle) fn starts_volume(bytes: &[u8]) -> Option<u64> {
     tar::padded(header.size)?.checked_add(4 * tar::BLOCK)
 }
 
+/// Which volume it is, counted from 1, and of how many.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::bundle) struct VolumeNumber {
+    pub(in crate::bundle) number: u32,
+    pub(in crate::bundle) of: u32,
+}
+
 impl Header {
     pub(in crate::bundle) fn new(
         set: SetName,
-        (number, of): (u32, u32),
+        VolumeNumber { number, of }: VolumeNumber,
         slice: Slice,
         block_size: u64,
         blocks: Vec<Digest>,
@@ -198,7 +205,14 @@ mod tests {
         let len = 4096 * blocks as u64;
         let tail = (number == of).then(|| TailPlace { offset: 8192 + len, digest: Digest::sha256(b"tail") });
         let slice = Slice { offset: 8192, len: len + if tail.is_some() { 1024 } else { 0 } };
-        Header::new(set, (number, of), slice, 4096, vec![Digest::sha256(b"block"); blocks], tail)
+        Header::new(
+            set,
+            VolumeNumber { number, of },
+            slice,
+            4096,
+            vec![Digest::sha256(b"block"); blocks],
+            tail,
+        )
     }
 
     #[test]

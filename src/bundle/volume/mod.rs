@@ -14,7 +14,7 @@ pub use cut::CutError;
 pub(super) use cut::{Blocks, MAX_BLOCKS, SLACK, Slice, cut};
 pub use file::Volume;
 pub(super) use file::{Kind, hash};
-pub(super) use header::{Header, MAX_HEADER_BYTES, SetName, TailPlace, prefix_len};
+pub(super) use header::{Header, MAX_HEADER_BYTES, SetName, TailPlace, VolumeNumber, prefix_len};
 pub use size::{ParseVolumeSizeError, VolumeSize};
 
 use std::ffi::OsString;
