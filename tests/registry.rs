@@ -41,5 +41,7 @@ mod tls;
 mod uploads;
 #[path = "registry/users.rs"]
 mod users;
+#[path = "registry/wants.rs"]
+mod wants;
 #[path = "registry/watching.rs"]
 mod watching;

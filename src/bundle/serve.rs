@@ -276,6 +276,11 @@ impl Content for ServedBundles {
         Ok(names.take(limit).cloned().collect())
     }
 
+    fn manifests(&self, name: &RepositoryName, limit: usize) -> Result<Vec<Digest>, ContentError> {
+        let manifests = self.repositories.get(name).into_iter().flat_map(|found| found.manifests.keys());
+        Ok(manifests.take(limit).cloned().collect())
+    }
+
     fn referrers(&self, name: &RepositoryName, subject: &Digest) -> Result<Vec<Descriptor>, ContentError> {
         let Some(repository) = self.repositories.get(name) else { return Ok(Vec::new()) };
         Ok(repository

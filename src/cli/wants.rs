@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use dray::registry::read_wants;
+use dray::registry::{read_wants, wants_json, wants_list};
 use dray::store::Store;
 
 use super::error::CliError;
@@ -11,8 +11,9 @@ use super::runtime::Context;
 
 /// List what nodes asked for and did not get
 ///
-/// One image on a line, as `imageLists:` of a definition takes it; with --format json also when, how often and who. What
-/// the store has by now is left out.
+/// Prints one image a line, as `imageLists` of a definition takes it. If a comment follows, the image is here, but not for
+/// that kind of node: add the node kind to the definition. With --format json also when, how often and by whom. Images that
+/// have come since are not listed.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  dray wants --store /var/lib/dray > wants.txt    # carry it to the other side"
@@ -27,9 +28,6 @@ impl WantsCommand {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let store = Store::open(&self.store).map_err(CliError::failed)?;
         let wants = read_wants(&store.wants_file(), &store).map_err(CliError::failed)?;
-        let value = serde_json::json!({ "wants": wants });
-        context.output.result(&value, || {
-            wants.iter().flat_map(|want| [want.reference.to_string(), "\n".to_owned()]).collect()
-        })
+        context.output.result(&wants_json(&wants), || wants_list(&wants))
     }
 }

@@ -8,6 +8,7 @@ use super::error::{ApiError, blocking};
 use super::metrics::Gauges;
 use super::request::Request;
 use super::service::Service;
+use super::wants::{Want, wants_json, wants_list};
 
 impl Service {
     /// Answers a request for something beside the distribution API; none when there is no such thing.
@@ -43,15 +44,16 @@ impl Service {
 
     /// What nodes asked for in vain, with when and who.
     fn wants(&self, method: &Method) -> Response<Body> {
-        let wants = self.wants.as_ref().map(|wants| wants.unmet(&*self.content)).unwrap_or_default();
-        text(method, "application/json", &serde_json::json!({ "wants": wants }).to_string())
+        text(method, "application/json", &wants_json(&self.unmet()).to_string())
     }
 
     /// The same as a list of images.
     fn wants_list(&self, method: &Method) -> Response<Body> {
-        let wants = self.wants.as_ref().map(|wants| wants.unmet(&*self.content)).unwrap_or_default();
-        let list: String = wants.iter().flat_map(|w| [w.reference.to_string(), "\n".to_owned()]).collect();
-        text(method, "text/plain; charset=utf-8", &list)
+        text(method, "text/plain; charset=utf-8", &wants_list(&self.unmet()))
+    }
+
+    fn unmet(&self) -> Vec<Want> {
+        self.wants.as_ref().map(|wants| wants.unmet(&*self.content)).unwrap_or_default()
     }
 }
 

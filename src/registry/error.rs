@@ -89,6 +89,13 @@ impl ApiError {
         self
     }
 
+    /// Adds to the message what explains it.
+    pub(super) fn and_say(mut self, more: &str) -> Self {
+        self.0.message.push_str(": ");
+        self.0.message.push_str(more);
+        self
+    }
+
     pub(super) fn with_header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
         self.0.header = Some((name, value));
         self

@@ -1,13 +1,12 @@
 //! From a request to the endpoint that answers it.
 
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use jiff::Timestamp;
 
-use crate::oci::{MAX_MANIFEST_BYTES, Reference, RepositoryName};
+use crate::oci::MAX_MANIFEST_BYTES;
 
 use super::access::{Ending, Told};
 use super::answer::text;
@@ -16,7 +15,7 @@ use super::error::{ApiError, Code, blocking};
 use super::lookup::Lookup;
 use super::metrics::Route;
 use super::naming::Candidates;
-use super::path::{Endpoint, ManifestReference, PathError};
+use super::path::{Endpoint, PathError};
 use super::receive::Incoming;
 use super::request::Request;
 use super::service::Service;
@@ -44,6 +43,9 @@ impl Service {
             None => Client::Anonymous,
         };
         let told = self.log.is_some().then(|| told(&request, &client));
+        if !request.is_read() {
+            self.forget_checks(&request, &endpoint).await;
+        }
         let result = match self.admit(&request, &endpoint, &client) {
             Ok(()) => self.route(request, endpoint, body).await,
             Err(error) => Err(error),
@@ -135,15 +137,14 @@ impl Service {
             Endpoint::Version => return self.read(&request, &endpoint),
             // A few small files of which the name is known are read quicker than another thread is woken.
             Endpoint::Manifest(name, reference) => {
-                let Candidates { names, paths } = self.naming.candidates(request.asked(name));
+                let names = self.naming.candidates(request.asked(name)).names;
                 let candidates = Candidates { names, paths: Vec::new() };
                 let lookup = Lookup { content: &*self.content, candidates: &candidates };
                 match pull::manifest(&request, &lookup, reference) {
-                    // It may be under any host, which takes a look through all repositories.
-                    Err(error) if error.status() == StatusCode::NOT_FOUND && !paths.is_empty() => {}
-                    found => {
-                        return found.inspect_err(|error| self.note_miss(&request, name, reference, error));
-                    }
+                    // It may be under any host, which takes a look through all repositories; and what is missing is noted
+                    // on the disk.
+                    Err(error) if error.status() == StatusCode::NOT_FOUND => {}
+                    found => return found.inspect(|response| self.note_read(&request, response)),
                 }
             }
             _ => {}
@@ -171,7 +172,13 @@ impl Service {
             (Method::DELETE, Endpoint::Upload(name, id)) => upload::cancel(uploads, &name, &id).await,
             (Method::PUT, Endpoint::Manifest(name, reference)) => {
                 let bytes = body.whole(MAX_MANIFEST_BYTES).await?;
-                blocking(move || write::put_manifest(&store, &request, &name, &reference, &bytes)).await
+                let service = self.clone();
+                blocking(move || {
+                    let pushed = write::put_manifest(&store, &request, &name, &reference, &bytes)?;
+                    service.forget_image(&request, &name, &reference);
+                    Ok(pushed)
+                })
+                .await
             }
             (Method::DELETE, Endpoint::Manifest(name, reference)) => {
                 blocking(move || write::delete_manifest(&store, &name, &reference)).await
@@ -206,32 +213,13 @@ impl Service {
             Endpoint::Catalog => listing::catalog(request, &lookup),
             Endpoint::Tags(_) => listing::tags(request, &lookup),
             Endpoint::Manifest(name, reference) => pull::manifest(request, &lookup, reference)
-                .inspect_err(|error| self.note_miss(request, name, reference, error)),
-            Endpoint::Blob(_, digest) => pull::blob(request, &lookup, digest, self.push.as_ref()),
+                .inspect(|response| self.note_read(request, response))
+                .map_err(|error| self.manifest_missed(request, &lookup, name, reference, error)),
+            Endpoint::Blob(_, digest) => pull::blob(request, &lookup, digest, self.push.as_ref())
+                .map_err(|error| self.blob_missed(request, &lookup, digest, error)),
             Endpoint::Referrers(_, subject) => listing::referrers(request, &lookup, subject),
             Endpoint::Uploads(_) | Endpoint::Upload(..) => Err(ApiError::method("POST")),
         }
-    }
-
-    /// Remembers that a manifest was asked for in vain.
-    fn note_miss(
-        &self,
-        request: &Request,
-        name: &RepositoryName,
-        reference: &ManifestReference,
-        error: &ApiError,
-    ) {
-        if error.status() != StatusCode::NOT_FOUND {
-            return;
-        }
-        self.metrics.misses.fetch_add(1, Ordering::Relaxed);
-        let Some(wants) = &self.wants else { return };
-        let Some(name) = self.naming.probable(request.asked(name)) else { return };
-        let reference = match reference {
-            ManifestReference::Tag(tag) => Reference::new(name, Some(tag.clone()), None),
-            ManifestReference::Digest(digest) => Reference::new(name, None, Some(digest.clone())),
-        };
-        wants.note(reference, request.peer, request.user_agent());
     }
 }
 

@@ -36,8 +36,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often abandoned uploads are looked for.
 const SWEEP: Duration = Duration::from_hours(1);
 
-/// How often new wants are written to disk.
+/// How often it is written to disk that something was asked for again.
 const SAVE: Duration = Duration::from_secs(5);
+
+/// How often wants are forgotten that another process has met.
+const FORGET: Duration = Duration::from_mins(1);
 
 /// How a registry serves.
 #[derive(Clone)]
@@ -145,6 +148,8 @@ impl Server {
             push: config.push,
             uploads,
             wants: config.wants,
+            indexes: Arc::default(),
+            readers: Arc::default(),
             users: config.users,
             private: config.private,
             metrics: Arc::default(),
@@ -172,7 +177,8 @@ impl Server {
             chores.spawn(sweep(uploads, self.limits.upload_age));
         }
         if let Some(wants) = self.service.wants.clone() {
-            chores.spawn(save(wants));
+            chores.spawn(save(wants.clone()));
+            chores.spawn(forget(wants, self.service.content.clone()));
         }
         let connections = Arc::new(Connections::new(&self.limits));
         let mut shutdown = std::pin::pin!(shutdown);
@@ -284,6 +290,16 @@ async fn save(wants: Arc<Wants>) {
     loop {
         now_and_then.tick().await;
         save_once(wants.clone()).await;
+    }
+}
+
+/// Forgets wants that have come, now and then: when they are deleted later, nobody asked for them since.
+async fn forget(wants: Arc<Wants>, content: Arc<dyn Content>) {
+    let mut now_and_then = tokio::time::interval(FORGET);
+    loop {
+        now_and_then.tick().await;
+        let (wants, content) = (wants.clone(), content.clone());
+        let _ = tokio::task::spawn_blocking(move || wants.unmet(&*content)).await;
     }
 }
 

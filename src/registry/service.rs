@@ -9,8 +9,10 @@ use crate::store::{Content, Store};
 use super::access::AccessLog;
 use super::error::ApiError;
 use super::extras::Extras;
+use super::left_out::Indexes;
 use super::metrics::{Held, Metrics};
 use super::naming::Naming;
+use super::readers::Readers;
 use super::sessions::Sessions;
 use super::users::Users;
 use super::wants::Wants;
@@ -24,6 +26,8 @@ pub(super) struct Service {
     pub(super) push: Option<Store>,
     pub(super) uploads: Option<Arc<Sessions>>,
     pub(super) wants: Option<Arc<Wants>>,
+    pub(super) indexes: Arc<Indexes>,
+    pub(super) readers: Arc<Readers>,
     pub(super) users: Option<Arc<Users>>,
     /// Whether users must say who they are to pull as well.
     pub(super) private: bool,

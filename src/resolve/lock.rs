@@ -330,6 +330,9 @@ pub struct ProofRow {
     pub missing: Vec<String>,
 }
 
+/// The host of the repositories in which bundles describe themselves. There is no server of that name.
+pub const BUNDLE_HOST: &str = "bundles.dray.dev";
+
 /// The name of a bundle: lower-case letters, digits and dashes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -343,7 +346,7 @@ impl BundleName {
 
     /// The repository under which a registry offers the bundle's own index and its signatures.
     pub fn repository(&self) -> RepositoryName {
-        format!("bundles.dray.dev/{}", self.0).parse().expect("a bundle name is a repository name")
+        format!("{BUNDLE_HOST}/{}", self.0).parse().expect("a bundle name is a repository name")
     }
 }
 

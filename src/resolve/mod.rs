@@ -17,8 +17,8 @@ pub use definition::{
 };
 pub use gap::{Gap, GapKind};
 pub use lock::{
-    BundleName, Child, Evidence, LOCK_VERSION, Lock, LockError, LockedBlob, LockedFile, LockedImage,
-    LockedRelease, MAX_LOCK_BYTES, ProofRow, RequiredBlob, Root, tags_of,
+    BUNDLE_HOST, BundleName, Child, Evidence, LOCK_VERSION, Lock, LockError, LockedBlob, LockedFile,
+    LockedImage, LockedRelease, MAX_LOCK_BYTES, ProofRow, RequiredBlob, Root, tags_of,
 };
 pub use needed_by::{CHARTS_LIST, IMAGES_LIST, NeededBy};
 pub use resolver::{Resolution, ResolveError, ResolveOptions, resolve};

@@ -49,6 +49,12 @@ pub trait Content: Send + Sync + 'static {
     /// Up to `limit` repositories that sort after `after`, in byte order.
     fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>, ContentError>;
 
+    /// Returns the digests of up to `limit` manifests and indexes of `name`, in no particular order.
+    fn manifests(&self, name: &RepositoryName, limit: usize) -> Result<Vec<Digest>, ContentError> {
+        let _ = (name, limit);
+        Ok(Vec::new())
+    }
+
     /// The manifests of `name` whose subject is `subject`, in the order of their digests. Their artifact types and
     /// annotations are filled in.
     fn referrers(&self, name: &RepositoryName, subject: &Digest) -> Result<Vec<Descriptor>, ContentError>;

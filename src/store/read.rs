@@ -234,6 +234,15 @@ impl Content for Store {
         Ok(page(names, RepositoryName::as_str, after, limit))
     }
 
+    fn manifests(&self, name: &RepositoryName, limit: usize) -> Result<Vec<Digest>, ContentError> {
+        let Some(repository) = self.repository(name) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for file in file_names(&repository.manifests())?.into_iter().flatten().take(limit) {
+            found.extend(file?.strip_suffix(".json").and_then(parse_digest_file));
+        }
+        Ok(found)
+    }
+
     fn referrers(&self, name: &RepositoryName, subject: &Digest) -> Result<Vec<Descriptor>, ContentError> {
         let Some(repository) = self.repository(name) else { return Ok(Vec::new()) };
         let directory = repository.referrers(subject);

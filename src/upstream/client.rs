@@ -13,6 +13,14 @@ use super::retry::root_cause;
 /// The largest file of certificate authorities, in bytes; the system's bundle is a fifth of it.
 const MAX_CA_FILE: u64 = 1024 * 1024;
 
+/// How this program's clients call themselves.
+const USER_AGENT: &str = concat!("dray/", env!("CARGO_PKG_VERSION"));
+
+/// Returns whether a client that calls itself `user_agent` is this program, of any version.
+pub fn is_own_agent(user_agent: &str) -> bool {
+    user_agent.starts_with("dray/")
+}
+
 /// How long to wait for a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -55,7 +63,7 @@ impl Client {
         }
         let builder = || {
             let client = reqwest::Client::builder()
-                .user_agent(concat!("dray/", env!("CARGO_PKG_VERSION")))
+                .user_agent(USER_AGENT)
                 .connect_timeout(connect)
                 .redirect(Policy::none());
             match idle {

@@ -41,7 +41,7 @@ use bytes::Bytes;
 use url::Url;
 
 pub use self::blob::{BlobStream, MAX_SMALL_BLOB};
-pub use self::client::Timeouts;
+pub use self::client::{Timeouts, is_own_agent};
 pub use self::credentials::{CredentialError, CredentialStore};
 pub use self::endpoint::{EndpointError, parse_endpoint};
 pub use self::error::{Identity, Missing, Problem, Refusal, SetupError, UpstreamError};
