@@ -246,7 +246,7 @@ fn a_directory_adds_and_overrides() {
     std::fs::write(directory.path().join("k0s/1.36.yaml"), "distribution: k0s\nimages: []\n").unwrap();
     let broken = Catalog::with_overrides(&[directory.path().to_owned()]).unwrap();
     let error = broken.needs(&"k0s@v1.36.3+k0s.2".parse().unwrap(), &[], &kinds).unwrap_err();
-    assert!(matches!(error, CatalogError::Parse { .. }), "{error}");
+    assert!(matches!(error, CatalogError::Document(_)), "{error}");
     assert!(error.to_string().contains("k0s/1.36.yaml"), "{error}");
     let missing = Catalog::with_overrides(&[PathBuf::from("/nonexistent")]).unwrap_err();
     assert!(missing.to_string().contains("/nonexistent"), "{missing}");

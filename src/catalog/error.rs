@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::input::{DocumentError, InputError};
 use crate::oci::ParsePlatformError;
 
 /// Why a question to the catalog fails.
@@ -53,13 +54,8 @@ pub enum CatalogError {
     #[error(transparent)]
     Node(#[from] ParsePlatformError),
     /// A catalog file does not parse, or has fields that are not in its form.
-    #[error("{file}: {message}")]
-    Parse {
-        /// The file.
-        file: String,
-        /// What the parser says, with the line.
-        message: String,
-    },
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// A catalog file parses and contradicts itself.
     #[error("{file}: {problem}")]
     Inconsistent {
@@ -69,19 +65,14 @@ pub enum CatalogError {
         problem: String,
     },
     /// A file of a directory given with `--catalog` cannot be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// A directory given with `--catalog` cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// The file or directory.
+        /// The directory.
         path: PathBuf,
         /// The operating system's reason.
         source: std::io::Error,
-    },
-    /// A file of a directory given with `--catalog` is larger than any catalog file.
-    #[error("{} is larger than {limit} bytes and so is no catalog file", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// The limit.
-        limit: u64,
     },
 }

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use serde::de::DeserializeOwned;
 
 use super::CatalogError;
+use crate::input::{self, yaml};
 
 /// No catalog file is larger; the largest of ours has a few dozen kilobytes.
 const MAX_FILE: u64 = 4 << 20;
@@ -98,8 +98,7 @@ pub(super) struct Text {
 impl Text {
     /// Reads the text as YAML, strictly.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, CatalogError> {
-        serde_saphyr::from_str(&self.text)
-            .map_err(|error| CatalogError::Parse { file: self.label.clone(), message: error.to_string() })
+        Ok(yaml::parse(&self.label, &self.text)?)
     }
 }
 
@@ -123,7 +122,8 @@ impl Sources {
         for (directory, names) in &self.directories {
             if names.contains(name) {
                 let path = directory.join(format!("{name}.yaml"));
-                texts.push(Text { label: path.display().to_string(), text: Cow::Owned(read(&path)?) });
+                let text = Cow::Owned(input::read_text(&path, MAX_FILE)?);
+                texts.push(Text { label: path.display().to_string(), text });
             }
         }
         if let Ok(found) = BUILTIN.binary_search_by_key(&name, |(name, _)| name) {
@@ -175,15 +175,4 @@ fn entries(directory: &Path) -> Result<Vec<(PathBuf, String)>, CatalogError> {
         }
     }
     Ok(found)
-}
-
-fn read(path: &Path) -> Result<String, CatalogError> {
-    let read_error = |source| CatalogError::Read { path: path.to_owned(), source };
-    let mut text = String::new();
-    let file = fs::File::open(path).map_err(read_error)?;
-    let length = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(read_error)?;
-    if length as u64 > MAX_FILE {
-        return Err(CatalogError::TooLarge { path: path.to_owned(), limit: MAX_FILE });
-    }
-    Ok(text)
 }

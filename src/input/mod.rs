@@ -5,9 +5,13 @@
 //! that the messages about what is wrong with a file are the same everywhere.
 
 mod encoding;
+pub mod json;
 mod kind;
+mod problem;
 mod read;
+pub mod yaml;
 
 pub use encoding::{EncodingError, decode};
 pub use kind::FileKind;
+pub use problem::{DocumentError, Problem};
 pub use read::{InputError, STDIN, is_stdin, name, read_bytes, read_text, read_text_if_present};

@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer};
 use super::lock::address_of;
 use super::{BundleName, IMAGES_LIST};
 use crate::catalog::{Catalog, ImageList, ImageListError, ReleaseId};
+use crate::input::yaml::{self, Node};
+use crate::input::{self, DocumentError, InputError};
 use crate::oci::{Digest, NodeKind, Reference};
 use crate::select::{ParseRuntimeError, Runtime};
 
@@ -23,27 +25,19 @@ pub const MAX_DEFINITION_BYTES: u64 = 4 * 1024 * 1024;
 /// Why a definition cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DefinitionError {
-    /// A file cannot be read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// The file cannot be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// The YAML is not that of a definition.
-    #[error("{}: {message}", path.display())]
-    Yaml {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and in which line.
-        message: String,
-    },
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// A field has a value that means nothing here.
-    #[error("{}: {field}: {message}", path.display())]
+    #[error("{}, line {line}: `{field}`: {message}", input::name(path))]
     Field {
         /// The file.
         path: PathBuf,
+        /// The line.
+        line: usize,
         /// The field.
         field: String,
         /// What is wrong with it.
@@ -211,35 +205,36 @@ impl<'de> Deserialize<'de> for ImageEntry {
 }
 
 impl Definition {
-    /// Reads the definition at `path`, and the image lists that it names relative to itself.
+    /// Reads the definition at `path`, or standard input if it is `-`, and the image lists that it names relative to itself.
     pub fn read(path: &Path, catalog: &Catalog) -> Result<Self, DefinitionError> {
-        let text = read_bounded(path)?;
+        let text = input::read_text(path, MAX_DEFINITION_BYTES)?;
         Self::parse(path, &text, catalog)
     }
 
     /// Reads `text`, the content of `path`.
     pub fn parse(path: &Path, text: &str, catalog: &Catalog) -> Result<Self, DefinitionError> {
-        let document: Document = serde_saphyr::from_str(text)
-            .map_err(|error| DefinitionError::Yaml { path: path.to_owned(), message: error.to_string() })?;
-        let reader = Reader { path, catalog };
-        reader.definition(document)
+        let file = input::name(path);
+        let tree = yaml::document(&file, text)?;
+        let reader = Reader { path, tree: &tree, catalog };
+        reader.definition(tree.to(&file)?)
     }
 }
 
 /// Turns the fields of a definition into what they mean.
 struct Reader<'a> {
     path: &'a Path,
+    tree: &'a Node,
     catalog: &'a Catalog,
 }
 
 impl Reader<'_> {
     fn definition(&self, document: Document) -> Result<Definition, DefinitionError> {
-        if document.api_version != API_VERSION || document.kind != "Bundle" {
-            let message = format!(
-                "this is `{}` of `{}`; this dray reads `kind: Bundle` of `{API_VERSION}`",
-                document.kind, document.api_version
-            );
-            return Err(self.field("apiVersion", message));
+        for (field, found, expected) in
+            [("apiVersion", &document.api_version, API_VERSION), ("kind", &document.kind, "Bundle")]
+        {
+            if found != expected {
+                return Err(self.field(field, format!("this is `{found}`, and this dray reads `{expected}`")));
+            }
         }
         let spec = document.spec;
         let nodes = self.node_kinds("spec.nodes", &spec.nodes)?;
@@ -383,6 +378,7 @@ impl Reader<'_> {
     fn field(&self, field: &str, message: impl Into<String>) -> DefinitionError {
         DefinitionError::Field {
             path: self.path.to_owned(),
+            line: self.tree.line_of(field),
             field: field.to_owned(),
             message: message.into(),
         }
@@ -415,18 +411,6 @@ fn without_query(url: &url::Url) -> String {
     let _ = shown.set_username("");
     let _ = shown.set_password(None);
     shown.into()
-}
-
-fn read_bounded(path: &Path) -> Result<String, DefinitionError> {
-    use std::io::Read;
-    let io = |source| DefinitionError::Io { path: path.to_owned(), source };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(io)?;
-    file.take(MAX_DEFINITION_BYTES + 1).read_to_string(&mut text).map_err(io)?;
-    if text.len() as u64 > MAX_DEFINITION_BYTES {
-        return Err(io(std::io::Error::other(format!("larger than {MAX_DEFINITION_BYTES} bytes"))));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]
@@ -529,7 +513,7 @@ spec:
             ("  name: plant-7", "  name: Plant 7", "line 4"),
         ] {
             let error = parse(&WHOLE.replace(right, wrong)).unwrap_err().to_string();
-            assert!(error.starts_with("plant.yaml: "), "{error}");
+            assert!(error.starts_with("plant.yaml, "), "{error}");
             assert!(error.contains(line), "{wrong}: {error}");
         }
     }
@@ -541,7 +525,12 @@ spec:
             ("linux/amd64", "windows/amd64", "which Windows"),
             ("containerd@1.7", "dockerd@1.7", "spec.runtimes"),
             ("oci://", "https://", "oci://"),
-            ("v1alpha1", "v2", "reads `kind: Bundle`"),
+            ("v1alpha1", "v2", "`apiVersion`: this is `dray.dev/v2`, and this dray reads"),
+            (
+                "kind: Bundle",
+                "kind: bundle",
+                "line 2: `kind`: this is `bundle`, and this dray reads `Bundle`",
+            ),
             ("sha256: e3", "sha256: zz", "hexadecimal"),
         ] {
             let error = parse(&WHOLE.replacen(right, wrong, 1)).unwrap_err().to_string();

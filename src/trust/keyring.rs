@@ -1,13 +1,14 @@
 //! Trusted keys as files: single public keys, or a directory of them with a rule beside them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::policy::Role;
 use super::{KeyError, Policy, PublicKey, TrustError};
+use crate::input::{self, DocumentError, InputError, yaml};
 
 /// The name of the rule in a directory of keys.
 const POLICY_FILE: &str = "policy.yaml";
@@ -19,14 +20,17 @@ const MAX_KEYS: usize = 1000;
 /// Why trusted keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// A file or directory cannot be read.
+    /// A directory cannot be read.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The directory.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+    /// A file cannot be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// A file is no public key.
     #[error("{}: {source}", path.display())]
     Key {
@@ -41,6 +45,9 @@ pub enum KeyringError {
         /// The directory.
         path: PathBuf,
     },
+    /// The YAML of the rule is not that of a rule.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// The rule makes no sense.
     #[error("{}: {what}", path.display())]
     Policy {
@@ -128,7 +135,7 @@ fn read_directory(path: &Path) -> Result<BTreeMap<String, PublicKey>, KeyringErr
 }
 
 fn read_key(path: &Path) -> Result<PublicKey, KeyringError> {
-    let text = read_text(path).map_err(|source| KeyringError::Io { path: path.to_owned(), source })?;
+    let text = input::read_text(path, MAX_BYTES)?;
     PublicKey::from_pem(&text).map_err(|source| KeyringError::Key { path: path.to_owned(), source })
 }
 
@@ -138,14 +145,14 @@ fn read_rule(
     keys: &BTreeMap<String, PublicKey>,
 ) -> Result<Option<(usize, Vec<Role>)>, KeyringError> {
     let wrong = |what: String| KeyringError::Policy { path: path.to_owned(), what };
-    let text = match read_text(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(KeyringError::Io { path: path.to_owned(), source }),
-    };
-    let document: Document = serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-    if document.api_version != "dray.dev/v1alpha1" || document.kind != "TrustPolicy" {
-        return Err(wrong("this dray reads `kind: TrustPolicy` of `dray.dev/v1alpha1`".into()));
+    let Some(text) = input::read_text_if_present(path, MAX_BYTES)? else { return Ok(None) };
+    let document: Document = yaml::parse(&input::name(path), &text)?;
+    for (field, found, expected) in
+        [("apiVersion", &document.api_version, "dray.dev/v1alpha1"), ("kind", &document.kind, "TrustPolicy")]
+    {
+        if found != expected {
+            return Err(wrong(format!("`{field}` is `{found}`, and this dray reads `{expected}`")));
+        }
     }
     let (mut roles, mut placed) = (Vec::new(), BTreeSet::new());
     for (name, entry) in document.roles {
@@ -172,15 +179,6 @@ fn read_rule(
         return Err(wrong(format!("{stem}.pub has no role; give it one or take the file away")));
     }
     Ok(Some((document.threshold, roles)))
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!("larger than {MAX_BYTES} bytes")));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -75,7 +75,10 @@ impl Cluster {
 
     fn findings(&self, catalog: &Catalog) -> Vec<Finding> {
         let target = self.to.parse().unwrap();
-        let config = self.config.as_deref().map(|text| ClusterConfig::parse(&self.distro(), text).unwrap());
+        let config = self
+            .config
+            .as_deref()
+            .map(|text| ClusterConfig::parse(&self.distro(), "config.yaml", text).unwrap());
         let nodes = json!({"kind": "List", "items": self.nodes}).to_string();
         let nothing =
             json!({"schemaVersion": 1, "name": "x", "sequence": 1, "nodes": [], "images": [], "blobs": []});
@@ -85,11 +88,11 @@ impl Cluster {
             catalog,
             target: &target,
             config: config.as_ref(),
-            nodes: &parse_nodes(&nodes, catalog.windows()).unwrap(),
+            nodes: &parse_nodes("nodes.json", &nodes, catalog.windows()).unwrap(),
             source: &source,
             delivery: self.delivery,
-            worker_configs: &WorkerConfig::parse_all(self.worker_configs).unwrap(),
-            workloads: &Workload::parse_all(self.workloads).unwrap(),
+            worker_configs: &WorkerConfig::parse_all("objects.json", self.worker_configs).unwrap(),
+            workloads: &Workload::parse_all("objects.json", self.workloads).unwrap(),
             with: &with,
             without: &[],
             sandbox: None,

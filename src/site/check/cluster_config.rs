@@ -19,12 +19,12 @@ pub struct ClusterConfig {
 
 impl ClusterConfig {
     /// Reads the configuration of a cluster of `distro`, JSON or YAML, by itself, in a `List`, or for kubeadm in its
-    /// `ConfigMap`.
-    pub fn parse(distro: &str, text: &str) -> Result<Self, ObjectsError> {
-        let found = objects(text)?;
+    /// `ConfigMap`. `file` is what messages call it.
+    pub fn parse(distro: &str, file: &str, text: &str) -> Result<Self, ObjectsError> {
+        let found = objects(file, text)?;
         let object = match distro {
             "k0s" => k0s(found)?,
-            "kubeadm" => kubeadm(found)?,
+            "kubeadm" => kubeadm(file, found)?,
             _ => found.into_iter().next().unwrap_or(Value::Object(serde_json::Map::new())),
         };
         Ok(Self { object })
@@ -147,11 +147,11 @@ fn k0s(found: Vec<Value>) -> Result<Value, ObjectsError> {
 }
 
 /// kubeadm's `ClusterConfiguration`, by itself or within its `ConfigMap`.
-fn kubeadm(found: Vec<Value>) -> Result<Value, ObjectsError> {
+fn kubeadm(file: &str, found: Vec<Value>) -> Result<Value, ObjectsError> {
     let mut inner = Vec::new();
     for object in &found {
         if let Some(text) = objects::text(object, &["data", "ClusterConfiguration"]) {
-            inner.extend(objects(text)?);
+            inner.extend(objects(file, text)?);
         }
     }
     let own = |object: &Value| objects::text(object, &["kind"]) == Some("ClusterConfiguration");
@@ -172,8 +172,11 @@ mod tests {
 
     #[test]
     fn nothing_is_filled_in() {
-        let config =
-            ClusterConfig::parse("k0s", "kind: ClusterConfig\nspec: {images: {repository: r.io/a}}\n");
+        let config = ClusterConfig::parse(
+            "k0s",
+            "config.yaml",
+            "kind: ClusterConfig\nspec: {images: {repository: r.io/a}}\n",
+        );
         let config = config.unwrap();
         assert_eq!(config.object()["spec"], serde_json::json!({"images": {"repository": "r.io/a"}}));
         assert_eq!(config.repository(), "r.io/a");
@@ -188,24 +191,31 @@ mod tests {
         let text = r#"{"kind":"List","items":[
             {"kind":"ClusterConfig","metadata":{"name":"k0s","uid":"1"},"spec":{"network":{"provider":"calico"}}},
             {"kind":"ClusterConfig","metadata":{"name":"old"}}, {"kind":"Node"}]}"#;
-        let config = ClusterConfig::parse("k0s", text).unwrap();
+        let config = ClusterConfig::parse("k0s", "config.yaml", text).unwrap();
         assert_eq!(config.network(), "calico");
         assert!(config.is_stored());
         let two = r#"[{"kind":"ClusterConfig"},{"kind":"ClusterConfig"}]"#;
-        assert!(ClusterConfig::parse("k0s", two).unwrap_err().to_string().contains("give one"));
-        assert!(ClusterConfig::parse("k0s", "kind: Node").unwrap_err().to_string().contains("kubectl"));
-        assert!(ClusterConfig::parse("k0s", "").is_err());
+        assert!(
+            ClusterConfig::parse("k0s", "config.yaml", two).unwrap_err().to_string().contains("give one")
+        );
+        assert!(
+            ClusterConfig::parse("k0s", "config.yaml", "kind: Node")
+                .unwrap_err()
+                .to_string()
+                .contains("kubectl")
+        );
+        assert!(ClusterConfig::parse("k0s", "config.yaml", "").is_err());
     }
 
     #[test]
     fn kubeadm_keeps_its_configuration_in_a_text() {
         let text = "kind: ConfigMap\ndata:\n  ClusterConfiguration: |\n    kind: ClusterConfiguration\n    \
                     imageRepository: site.local/k8s\n";
-        let config = ClusterConfig::parse("kubeadm", text).unwrap();
+        let config = ClusterConfig::parse("kubeadm", "config.yaml", text).unwrap();
         assert_eq!(config.text("imageRepository"), Some("site.local/k8s"));
-        assert!(ClusterConfig::parse("kubeadm", "kind: ConfigMap").is_err());
+        assert!(ClusterConfig::parse("kubeadm", "config.yaml", "kind: ConfigMap").is_err());
         assert_eq!(
-            ClusterConfig::parse("rke2", "cni: [multus, calico]").unwrap().texts("cni"),
+            ClusterConfig::parse("rke2", "config.yaml", "cni: [multus, calico]").unwrap().texts("cni"),
             ["multus", "calico"]
         );
     }
@@ -213,7 +223,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(text in "[ -~\n]{0,200}", distro in "(k0s|kubeadm|k3s)") {
-            let _ = ClusterConfig::parse(&distro, &text);
+            let _ = ClusterConfig::parse(&distro, "config.yaml", &text);
         }
     }
 }

@@ -40,9 +40,9 @@ impl Node {
     }
 }
 
-/// Reads nodes: a `List`, a single node, or several documents, in JSON or YAML.
-pub fn parse(input: &str, windows: &WindowsTable) -> Result<Vec<Node>, ObjectsError> {
-    let found = objects(input)?;
+/// Reads nodes: a `List`, a single node, or several documents, in JSON or YAML. `file` is what messages call it.
+pub fn parse(file: &str, input: &str, windows: &WindowsTable) -> Result<Vec<Node>, ObjectsError> {
+    let found = objects(file, input)?;
     let nodes: Vec<Node> = found
         .iter()
         .filter(|object| is_kind(object, "Node"))
@@ -105,7 +105,7 @@ mod tests {
     use crate::catalog::Catalog;
 
     fn parsed(value: &Value) -> Result<Vec<Node>, ObjectsError> {
-        parse(&value.to_string(), Catalog::builtin().unwrap().windows())
+        parse("nodes.json", &value.to_string(), Catalog::builtin().unwrap().windows())
     }
 
     fn windows(extra: &Value, info: &Value) -> Value {

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::input::{DocumentError, json, yaml};
+
 /// The largest file of objects that is read, in bytes. Five thousand nodes with all that kubectl says about them have
 /// about a hundred million.
 pub const MAX_OBJECTS_BYTES: u64 = 256 * 1024 * 1024;
@@ -10,11 +12,8 @@ pub const MAX_OBJECTS_BYTES: u64 = 256 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectsError {
     /// Neither JSON nor YAML.
-    #[error("not valid JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    /// Not YAML.
-    #[error("not valid YAML: {0}")]
-    Yaml(String),
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// The objects are not of the kind that is needed.
     #[error("{0}")]
     Unfit(String),
@@ -22,11 +21,13 @@ pub enum ObjectsError {
 
 /// The objects of a text: one object, several documents, or a `List`, in JSON or YAML. Nothing is decoded through a
 /// schema, so that what is absent stays absent.
-pub(super) fn objects(text: &str) -> Result<Vec<Value>, ObjectsError> {
+///
+/// `file` is what messages call it.
+pub(super) fn objects(file: &str, text: &str) -> Result<Vec<Value>, ObjectsError> {
     let documents: Vec<Value> = if text.trim_start().starts_with(['{', '[']) {
-        serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>()?
+        json::documents(file, text)?
     } else {
-        serde_saphyr::from_multiple(text).map_err(|error| ObjectsError::Yaml(error.to_string()))?
+        yaml::documents(file, text)?.iter().map(|document| document.to(file)).collect::<Result<_, _>>()?
     };
     Ok(documents.into_iter().flat_map(items).filter(Value::is_object).collect())
 }
@@ -76,18 +77,18 @@ mod tests {
             "kind: A\n---\nkind: B\n",
             "apiVersion: v1\nkind: List\nitems:\n- kind: A\n- kind: B\n",
         ] {
-            assert_eq!(objects(text).unwrap(), expected, "{text}");
+            assert_eq!(objects("x.yaml", text).unwrap(), expected, "{text}");
         }
-        assert!(objects("").unwrap().is_empty());
-        assert!(objects("just words").unwrap().is_empty());
-        assert!(objects("{").is_err());
-        assert!(objects("a: [").is_err());
+        assert!(objects("x.yaml", "").unwrap().is_empty());
+        assert!(objects("x.yaml", "just words").unwrap().is_empty());
+        assert!(objects("x.yaml", "{").is_err());
+        assert!(objects("x.yaml", "a: [").is_err());
     }
 
     proptest! {
         #[test]
         fn never_panics(text in "[ -~\n]{0,200}") {
-            let _ = objects(&text);
+            let _ = objects("x.yaml", &text);
         }
     }
 }

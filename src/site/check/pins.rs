@@ -240,8 +240,11 @@ mod tests {
 
     fn judged(config: &Value, target: &str) -> Vec<Pin> {
         let catalog = Catalog::builtin().unwrap();
-        let config =
-            ClusterConfig::parse("k0s", &json!({"kind": "ClusterConfig", "spec": config}).to_string());
+        let config = ClusterConfig::parse(
+            "k0s",
+            "config.yaml",
+            &json!({"kind": "ClusterConfig", "spec": config}).to_string(),
+        );
         pins(&config.unwrap(), &Defaults::of(&catalog, "k0s").unwrap(), &target.parse().unwrap())
     }
 
@@ -308,7 +311,8 @@ mod tests {
         for (id, images) in &defaults.releases {
             let spec = leftovers(&id.to_string(), "", 0);
             let config = json!({"kind": "ClusterConfig", "spec": spec}).to_string();
-            let found = pins(&ClusterConfig::parse("k0s", &config).unwrap(), &defaults, &target);
+            let found =
+                pins(&ClusterConfig::parse("k0s", "config.yaml", &config).unwrap(), &defaults, &target);
             let creators = creators(&found);
             assert!(creators.contains(id) && creators.len() <= 2, "{id}: {creators:?}");
             assert_eq!(found.len(), images.len(), "{id}");

@@ -19,16 +19,17 @@ impl WorkerConfig {
         matches!(self.profile.as_str(), "default" | "default-windows")
     }
 
-    /// Reads those among objects that are worker configurations: `worker-config-PROFILE-1.30`.
-    pub fn parse_all(input: &str) -> Result<Vec<Self>, ObjectsError> {
+    /// Reads those among objects that are worker configurations: `worker-config-PROFILE-1.30`. `file` is what messages
+    /// call it.
+    pub fn parse_all(file: &str, input: &str) -> Result<Vec<Self>, ObjectsError> {
         let mut found = Vec::new();
-        for object in objects(input)? {
+        for object in objects(file, input)? {
             let name =
                 text(&object, &["metadata", "name"]).and_then(|name| name.strip_prefix("worker-config-"));
             let Some((profile, minor)) = name.and_then(|name| name.rsplit_once('-')) else { continue };
             let Some(minor) = version(minor) else { continue };
             let pause = match text(&object, &["data", "pauseImage"]) {
-                Some(inner) => objects(inner)?.first().and_then(|image| {
+                Some(inner) => objects(file, inner)?.first().and_then(|image| {
                     Some(format!("{}:{}", text(image, &["image"])?, text(image, &["version"])?))
                 }),
                 None => None,
@@ -55,7 +56,7 @@ mod tests {
              "data":{"pauseImage":"{\"image\":\"registry.k8s.io/pause\",\"version\":\"3.9\"}"}},
             {"metadata":{"name":"worker-config-gpu-nodes-1.30"},"data":{"pauseImage":"image: a/b\nversion: c\n"}},
             {"metadata":{"name":"worker-config-odd"}}, {"metadata":{"name":"kube-root-ca.crt"}}]}"#;
-        let found = WorkerConfig::parse_all(input).unwrap();
+        let found = WorkerConfig::parse_all("configmaps.json", input).unwrap();
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].pause.as_deref(), Some("registry.k8s.io/pause:3.9"));
         assert_eq!((found[1].profile.as_str(), found[1].minor), ("gpu-nodes", (1, 30)));

@@ -25,9 +25,9 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Reads those among objects that are workloads.
-    pub fn parse_all(input: &str) -> Result<Vec<Self>, ObjectsError> {
-        Ok(objects(input)?.iter().filter_map(workload).collect())
+    /// Reads those among objects that are workloads. `file` is what messages call it.
+    pub fn parse_all(file: &str, input: &str) -> Result<Vec<Self>, ObjectsError> {
+        Ok(objects(file, input)?.iter().filter_map(workload).collect())
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
         let input = "kind: DaemonSet\nmetadata: {namespace: kube-system, name: kube-proxy}\nspec:\n  template:\n    spec:\n\
                      \x20     nodeSelector: {kubernetes.io/os: windows}\n      initContainers: [{image: mcr.microsoft.com/powershell}]\n\
                      \x20     containers: [{image: 'r.io:5000/a:1'}, {image: 'a:1', imagePullPolicy: Always}]\n---\nkind: Node\n";
-        let found = Workload::parse_all(input).unwrap();
+        let found = Workload::parse_all("workloads.json", input).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].name, "DaemonSet kube-system/kube-proxy");
         assert_eq!(found[0].os.as_deref(), Some("windows"));

@@ -1,0 +1,283 @@
+//! Text to trees, and what is wrong with text that is no YAML.
+
+use std::collections::HashMap;
+
+use serde_saphyr::granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Tag};
+
+use super::node::{Field, Node, Value};
+use super::scalar;
+use crate::input::problem::DocumentError;
+
+/// The deepest nesting that is read.
+const MAX_DEPTH: usize = 100;
+/// How many values may come into a document by `*alias`: a few lines can stand for more than any memory holds.
+const MAX_COPIED: usize = 100_000;
+
+/// Reads the documents of `text` that are not empty; `file` is what messages call it.
+pub fn documents(file: &str, text: &str) -> Result<Vec<Node>, DocumentError> {
+    let error = |(line, what): (usize, String)| DocumentError::new(file, line, what);
+    let mut builder = Builder::default();
+    let mut parser = Parser::new_from_str(text);
+    while let Some(event) = parser.next_event() {
+        let (event, span) = event.map_err(|problem| error(translate(&problem, text)))?;
+        builder.take(event, span.start.line()).map_err(error)?;
+    }
+    Ok(builder.documents)
+}
+
+/// A line and what is wrong with it.
+type Wrong = (usize, String);
+
+/// Makes trees of the parser's events.
+#[derive(Default)]
+struct Builder {
+    documents: Vec<Node>,
+    /// Lists and maps that are open.
+    open: Vec<Open>,
+    anchors: HashMap<usize, Node>,
+    copied: usize,
+}
+
+struct Open {
+    line: usize,
+    anchor: usize,
+    content: Content,
+}
+
+enum Content {
+    List(Vec<Node>),
+    Map { fields: Vec<Field>, merged: Vec<Node>, key: Option<Key> },
+}
+
+/// The name of a field whose value comes next.
+struct Key {
+    name: String,
+    line: usize,
+    /// Whether it is the `<<` that takes in the fields of another map.
+    merges: bool,
+}
+
+impl Builder {
+    fn take(&mut self, event: Event<'_>, line: usize) -> Result<(), Wrong> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let is_key = self.expects_key();
+                if is_key {
+                    let merges = text == "<<" && style == ScalarStyle::Plain;
+                    return self.key(Key { name: text.into_owned(), line, merges });
+                }
+                let as_text = style != ScalarStyle::Plain || tag.is_some_and(|tag| means_text(&tag));
+                let value = if as_text { Value::Text(text.into_owned()) } else { scalar::plain(&text) };
+                self.add(Node { line, value }, anchor)
+            }
+            Event::SequenceStart(_, anchor, _) => self.begin(line, anchor, Content::List(Vec::new())),
+            Event::MappingStart(_, anchor, _) => {
+                let content = Content::Map { fields: Vec::new(), merged: Vec::new(), key: None };
+                self.begin(line, anchor, content)
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Some(Open { line, anchor, content }) = self.open.pop() else { return Ok(()) };
+                let value = match content {
+                    Content::List(items) => Value::List(items),
+                    Content::Map { mut fields, merged, .. } => {
+                        merged.into_iter().try_for_each(|node| merge(&mut fields, node))?;
+                        Value::Map(fields)
+                    }
+                };
+                self.add(Node { line, value }, anchor)
+            }
+            Event::Alias(anchor) => {
+                let Some(node) = self.anchors.get(&anchor).cloned() else {
+                    return Err((line, "the alias stands for a value that it is part of".into()));
+                };
+                self.copied += size(&node);
+                if self.copied > MAX_COPIED {
+                    return Err((line, "the aliases of this file stand for too many values".into()));
+                }
+                self.add(Node { line, ..node }, 0)
+            }
+            Event::DocumentEnd => {
+                self.anchors.clear();
+                Ok(())
+            }
+            Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(..)
+            | Event::Anchor(..)
+            | Event::UnresolvedAlias(_) => Ok(()),
+            #[allow(unreachable_patterns, reason = "comments are a feature of the parser")]
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the name of a field comes next.
+    fn expects_key(&self) -> bool {
+        matches!(self.open.last(), Some(Open { content: Content::Map { key: None, .. }, .. }))
+    }
+
+    fn begin(&mut self, line: usize, anchor: usize, content: Content) -> Result<(), Wrong> {
+        if self.expects_key() {
+            return Err((line, "the name of a field must be text".into()));
+        }
+        if self.open.len() >= MAX_DEPTH {
+            return Err((line, format!("more than {MAX_DEPTH} levels are nested here")));
+        }
+        self.open.push(Open { line, anchor, content });
+        Ok(())
+    }
+
+    fn key(&mut self, key: Key) -> Result<(), Wrong> {
+        let Some(Open { content: Content::Map { fields, key: next, .. }, .. }) = self.open.last_mut() else {
+            return Ok(());
+        };
+        if let Some(first) = fields.iter().find(|field| field.name == key.name) {
+            let what =
+                format!("`{}` is there twice, first in line {}; keep one of them", key.name, first.line);
+            return Err((key.line, what));
+        }
+        *next = Some(key);
+        Ok(())
+    }
+
+    /// Puts a finished value where it belongs.
+    fn add(&mut self, node: Node, anchor: usize) -> Result<(), Wrong> {
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        match self.open.last_mut().map(|open| &mut open.content) {
+            None if node.value == Value::Null => {}
+            None => self.documents.push(node),
+            Some(Content::List(items)) => items.push(node),
+            Some(Content::Map { fields, merged, key }) => match key.take() {
+                Some(Key { merges: true, .. }) => merged.push(node),
+                Some(Key { name, line, .. }) => fields.push(Field { name, line, node }),
+                None => {
+                    // An alias may stand for a name.
+                    let (Value::Text(name) | Value::Number(name) | Value::Bool(_, name)) = node.value else {
+                        return Err((node.line, "the name of a field must be text".into()));
+                    };
+                    return self.key(Key { name, line: node.line, merges: false });
+                }
+            },
+        }
+        Ok(())
+    }
+}
+
+/// Takes in the fields of `node` that are not there yet, as `<<` asks for.
+fn merge(fields: &mut Vec<Field>, node: Node) -> Result<(), Wrong> {
+    match node.value {
+        Value::Map(others) => {
+            for other in others {
+                if fields.iter().all(|field| field.name != other.name) {
+                    fields.push(other);
+                }
+            }
+            Ok(())
+        }
+        Value::List(maps) => maps.into_iter().try_for_each(|map| merge(fields, map)),
+        other => Err((node.line, format!("`<<` takes in the fields of a group, and this is {other}"))),
+    }
+}
+
+/// Whether a tag makes an unquoted word text: `!!str`, or `!` alone.
+fn means_text(tag: &Tag) -> bool {
+    tag.core_suffix() == Some("str") || (tag.handle().is_empty() && tag.suffix() == "!")
+}
+
+/// How many values a tree has.
+fn size(node: &Node) -> usize {
+    1 + match &node.value {
+        Value::List(items) => items.iter().map(size).sum::<usize>(),
+        Value::Map(fields) => fields.iter().map(|field| size(&field.node)).sum(),
+        Value::Null | Value::Bool(..) | Value::Number(_) | Value::Text(_) => 0,
+    }
+}
+
+/// Says what is wrong with text that is no YAML, and in which line.
+fn translate(error: &ScanError, text: &str) -> Wrong {
+    let last = text.lines().count().max(1);
+    let line = error.marker().line().clamp(1, last);
+    // A tab may spoil the end of what the line before it began.
+    if let Some(line) = (line..=line + 1).find(|line| is_indented_by_tab(text, *line)) {
+        return (line, "the line is indented with a tab; use spaces".to_owned());
+    }
+    let what = match error.kind() {
+        ErrorKind::TabNotAllowed
+        | ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabInIndentation
+        | ErrorKind::TabAtBlockScalarStart
+        | ErrorKind::TabInPlainScalar => "there is a tab where YAML needs spaces".to_owned(),
+        ErrorKind::UnclosedQuotedScalar | ErrorKind::DocumentIndicatorInQuotedScalar => {
+            "a quoted text begins here, and its closing quote is missing".to_owned()
+        }
+        ErrorKind::InvalidTrailingSingleQuotedScalar | ErrorKind::InvalidTrailingDoubleQuotedScalar => {
+            "something follows the closing quote of a text; put all of it in quotes".to_owned()
+        }
+        ErrorKind::UnknownQuotedScalarEscape
+        | ErrorKind::InvalidQuotedScalarHexEscape
+        | ErrorKind::InvalidLowSurrogateHexEscape
+        | ErrorKind::InvalidLowSurrogate
+        | ErrorKind::MissingLowSurrogate
+        | ErrorKind::UnpairedLowSurrogate
+        | ErrorKind::InvalidUnicodeEscape => {
+            "a `\\` in double quotes begins an escape that YAML does not have; use single quotes".to_owned()
+        }
+        ErrorKind::UnclosedFlowCollection { open } => {
+            format!("`{open}` is not closed with `{}`", if *open == '[' { ']' } else { '}' })
+        }
+        ErrorKind::UnexpectedEofFlowSequence | ErrorKind::ExpectedFlowSequenceSeparator => {
+            "a list that begins with `[` is not closed with `]`, or a `,` is missing in it".to_owned()
+        }
+        ErrorKind::UnexpectedEofFlowMapping
+        | ErrorKind::UnexpectedEofImplicitFlowMapping
+        | ErrorKind::ExpectedFlowMappingSeparator => {
+            "fields that begin with `{` are not closed with `}`, or a `,` is missing between them".to_owned()
+        }
+        ErrorKind::MismatchedFlowCollectionEnd { open, close } => {
+            format!("`{open}` is closed with `{close}`")
+        }
+        ErrorKind::MisplacedFlowCollectionEnd => "a bracket is closed here that was not opened".to_owned(),
+        ErrorKind::UnexpectedCharacter { character } => {
+            format!("a value cannot begin with `{}`; put it in quotes", character.escape_default())
+        }
+        ErrorKind::PlainScalarStartsWithDashFlowIndicator => {
+            "a value cannot begin like this; put it in quotes".to_owned()
+        }
+        ErrorKind::UnknownAnchor => "the alias stands for a value that is not named before".to_owned(),
+        ErrorKind::MissingAnchorOrAliasName => {
+            "a value that begins with `*` or `&` must be in quotes".to_owned()
+        }
+        ErrorKind::RecursionLimitExceeded => "too many levels are nested here".to_owned(),
+        ErrorKind::InvalidIndentation
+        | ErrorKind::InvalidBlockScalarIndent
+        | ErrorKind::InvalidQuotedScalarIndent
+        | ErrorKind::InvalidFlowScalarIndent
+        | ErrorKind::BlockSequenceEntryNotAllowed
+        | ErrorKind::ExpectedBlockSequenceEntry
+        | ErrorKind::ExpectedBlockMappingKey
+        | ErrorKind::MappingKeyNotAllowed
+        | ErrorKind::UnexpectedEofBlockSequence
+        | ErrorKind::UnexpectedEofBlockMapping => {
+            "the line does not fit with those before it: its indentation differs, or a quote or a `:` is missing"
+                .to_owned()
+        }
+        ErrorKind::MappingValueNotAllowed
+        | ErrorKind::InvalidColonPlacement
+        | ErrorKind::InvalidMappingValueWhitespace
+        | ErrorKind::FlowMappingValueAdjacentCollection => {
+            "there is a `:` too many; put a value with `: ` in it in quotes".to_owned()
+        }
+        ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => {
+            "a `:` is missing after the name of a field, or the line does not belong here".to_owned()
+        }
+        _ => "the line is not YAML; put a value with special characters in quotes".to_owned(),
+    };
+    (line, what)
+}
+
+/// Whether the line begins with a tab.
+fn is_indented_by_tab(text: &str, line: usize) -> bool {
+    let indentation = |line: &str| line.len() - line.trim_start_matches([' ', '\t']).len();
+    text.lines().nth(line - 1).is_some_and(|line| line[..indentation(line)].contains('\t'))
+}
