@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use dray::bundle::ServedBundles;
 use dray::catalog::ReleaseId;
+use dray::input;
 use dray::oci::Reference;
 use dray::site::RegistryUrl;
 use dray::site::check::{
@@ -18,7 +19,7 @@ use dray::store::Store;
 
 use super::bundles::Signers;
 use super::error::{CliError, Kind};
-use super::inputs::{self, read_bounded, read_lock};
+use super::inputs::{self, read_lock};
 use super::runtime::Context;
 use super::target::{OutputPath, Target};
 use super::upstream;
@@ -119,13 +120,15 @@ impl Check {
         let patch = self.patch.as_ref().map(|path| path.stream(context)).transpose()?;
         let catalog = inputs::catalog(context)?;
         let distro = self.to.distro.clone();
-        let read = |path: &PathBuf| read_objects(path, |text| ClusterConfig::parse(&distro, text));
+        let read =
+            |path: &PathBuf| read_objects(path, |file, text| ClusterConfig::parse(&distro, file, text));
         let config = self.cluster_config.as_ref().map(read).transpose()?;
         if config.is_none() && distro == "k0s" {
             return Err(CliError::usage("which images a k0s cluster asks for depends on its configuration")
                 .hint("give it with --cluster-config: `kubectl -n kube-system get clusterconfig k0s -o json`, or k0s.yaml"));
         }
-        let nodes = read_objects(&self.nodes, |text| check::parse_nodes(text, catalog.windows()))?;
+        let nodes =
+            read_objects(&self.nodes, |file, text| check::parse_nodes(file, text, catalog.windows()))?;
         let all = |path: &PathBuf| read_objects(path, WorkerConfig::parse_all);
         let worker_configs = self.worker_configs.as_ref().map(all).transpose()?.unwrap_or_default();
         let all = |path: &PathBuf| read_objects(path, Workload::parse_all);
@@ -223,12 +226,11 @@ fn verdict(report: &Report) -> Result<(), CliError> {
 /// Reads a file of Kubernetes objects.
 pub(crate) fn read_objects<T>(
     path: &Path,
-    parse: impl FnOnce(&str) -> Result<T, ObjectsError>,
+    parse: impl FnOnce(&str, &str) -> Result<T, ObjectsError>,
 ) -> Result<T, CliError> {
-    let bytes = read_bounded(path, MAX_OBJECTS_BYTES)?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| CliError::usage(format!("{} is not text in UTF-8", path.display())))?;
-    // PowerShell's redirection puts a mark before the text.
-    let text = text.trim_start_matches('\u{feff}');
-    parse(text).map_err(|error| CliError::usage(format!("{}: {error}", path.display())))
+    let (name, text) = (input::name(path), input::read_text(path, MAX_OBJECTS_BYTES)?);
+    parse(&name, &text).map_err(|error| match error {
+        ObjectsError::Document(error) => error.into(),
+        ObjectsError::Unfit(_) => CliError::usage(format!("{name}: {error}")),
+    })
 }

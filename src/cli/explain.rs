@@ -1,11 +1,12 @@
 //! `dray explain`
 
 use std::fmt::Write as _;
-use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
 use dray::catalog::{Catalog, CatalogError};
+use dray::input;
 use dray::oci::{
     Digest, Document, ImageConfig, MAX_MANIFEST_BYTES, NodeKind, Platform, REFERENCE_DIGEST, Reference,
 };
@@ -13,6 +14,7 @@ use dray::select::{self, Band, Choice, Runtime};
 use serde::{Serialize, Serializer};
 
 use super::error::CliError;
+use super::inputs;
 use super::output::table;
 use super::runtime::{self, Context};
 use super::upstream;
@@ -45,12 +47,12 @@ pub(crate) struct Explain {
 
     /// Read the index from this file, - for standard input, instead of upstream
     #[arg(long, value_name = "FILE")]
-    index: Option<String>,
+    index: Option<PathBuf>,
 }
 
 impl Explain {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
-        let catalog = Catalog::with_overrides(&context.global.catalog).map_err(CliError::usage)?;
+        let catalog = inputs::catalog(context)?;
         let mut questions = Vec::new();
         for text in &self.node {
             let asked = Asked::read(text, &catalog)?;
@@ -98,9 +100,9 @@ impl Explain {
 
     fn subject(&self, context: &Context) -> Result<Subject, CliError> {
         if let Some(file) = &self.index {
-            let name = self.image.clone().unwrap_or_else(|| file.clone());
-            let document = Document::parse(None, read_bounded(file)?)
-                .map_err(|error| CliError::usage(format!("{file}: {error}")))?;
+            let name = self.image.clone().unwrap_or_else(|| input::name(file));
+            let document = Document::parse(None, read_index(file)?)
+                .map_err(|error| CliError::usage(format!("{}: {error}", input::name(file))))?;
             return Ok(Subject { name, document, config: None });
         }
         // clap requires the image where there is no file.
@@ -291,15 +293,12 @@ fn as_text<S: Serializer>(platform: &Platform, serializer: S) -> Result<S::Ok, S
     serializer.collect_str(platform)
 }
 
-fn read_bounded(file: &str) -> Result<Bytes, CliError> {
-    let input: Box<dyn Read> = if file == "-" {
-        Box::new(std::io::stdin().lock())
-    } else {
-        Box::new(std::fs::File::open(file).map_err(|error| CliError::failed(format!("{file}: {error}")))?)
-    };
-    let mut raw = Vec::new();
-    // One byte more than is allowed, so that the parser sees that there is more.
-    let limit = MAX_MANIFEST_BYTES as u64 + 1;
-    input.take(limit).read_to_end(&mut raw).map_err(|error| CliError::failed(format!("{file}: {error}")))?;
-    Ok(raw.into())
+/// Reads an index. Its bytes stay as they are, because they are what the digest is of, unless a shell has put them into
+/// another encoding.
+fn read_index(file: &Path) -> Result<Bytes, CliError> {
+    let bytes = input::read_bytes(file, MAX_MANIFEST_BYTES as u64)?;
+    let text = input::text(file, &bytes)?;
+    input::json::parse::<serde::de::IgnoredAny>(&input::name(file), &text)?;
+    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok();
+    Ok(if is_json { bytes.into() } else { text.into() })
 }

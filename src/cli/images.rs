@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dray::catalog::{Catalog, ImageList, Need, Problem, ReleaseId, Severity};
+use dray::input;
 use dray::oci::{NodeKind, Reference};
 use dray::resolve::Definition;
 use serde::Serialize;
@@ -89,8 +90,8 @@ impl Images {
             None => self.of_flags(catalog)?,
         };
         for file in self.from_list {
-            let images = ImageList::read(&file).map_err(CliError::usage)?.images;
-            answer.lists.push(ListedImages { source: file.display().to_string(), images });
+            let images = ImageList::read(&file)?.images;
+            answer.lists.push(ListedImages { source: input::name(&file), images });
         }
         Ok(answer)
     }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use dray::bundle::{Bundle, Media};
-use dray::catalog::Catalog;
+use dray::catalog::{Catalog, CatalogError, ImageListError};
+use dray::input::{self, DocumentError, InputError};
 use dray::oci::Reference;
 use dray::resolve::{
     self, Definition, DefinitionError, Lock, LockError, LockedFile, MAX_LOCK_BYTES, ResolveError,
@@ -67,10 +68,10 @@ impl Source {
 
 /// Reads a lock.
 pub(crate) fn read_lock(path: &Path) -> Result<Lock, CliError> {
-    let bytes = read_bounded(path, MAX_LOCK_BYTES as u64)?;
+    let bytes = input::read_bytes(path, MAX_LOCK_BYTES as u64)?;
     Lock::from_json(&bytes).map_err(|error| {
         let kind = if matches!(error, LockError::Inconsistent(_)) { Kind::Verification } else { Kind::Usage };
-        CliError::new(kind, format!("{}: {error}", path.display())).hint("make it again with `dray lock`")
+        CliError::new(kind, format!("{}: {error}", input::name(path))).hint("make it again with `dray lock`")
     })
 }
 
@@ -176,13 +177,13 @@ async fn file_sizes(
 
 /// The catalog with the directories of `--catalog`.
 pub(crate) fn catalog(context: &Context) -> Result<Catalog, CliError> {
-    Catalog::with_overrides(&context.global.catalog).map_err(CliError::usage)
+    Ok(Catalog::with_overrides(&context.global.catalog)?)
 }
 
 /// Reads private keys; what is encrypted is opened with the passphrase of `DRAY_KEY_PASSPHRASE` or the terminal.
 pub(crate) fn private_keys(paths: &[PathBuf]) -> Result<Vec<PrivateKey>, CliError> {
     let read = |path: &PathBuf| {
-        let pem = zeroize::Zeroizing::new(read_text(path)?);
+        let pem = zeroize::Zeroizing::new(input::read_text(path, MAX_KEY_BYTES)?);
         let key = match PrivateKey::from_pem(&pem) {
             Err(KeyError::Encrypted) => {
                 let passphrase = passphrase::ask(&format!("passphrase of {}: ", path.display()))?;
@@ -206,7 +207,7 @@ pub(crate) fn public_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>, CliError>
 }
 
 fn key_error(path: &Path, error: &KeyError) -> CliError {
-    CliError::usage(format!("{}: {error}", path.display()))
+    CliError::usage(format!("{}: {error}", input::name(path)))
 }
 
 /// Whose bundles are accepted.
@@ -246,32 +247,57 @@ impl Trust {
     }
 }
 
-fn read_text(path: &Path) -> Result<String, CliError> {
-    let bytes = read_bounded(path, MAX_KEY_BYTES)?;
-    String::from_utf8(bytes).map_err(|_| CliError::usage(format!("{} is not text", path.display())))
+impl From<InputError> for CliError {
+    fn from(error: InputError) -> Self {
+        let hint = error.hint();
+        let error = Self::usage(error);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
 }
 
-/// Reads a file that has no business being larger than `limit`.
-pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, CliError> {
-    use std::io::Read;
-    let named = |error: std::io::Error| CliError::usage(format!("{}: {error}", path.display()));
-    let mut bytes = Vec::new();
-    std::fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(named)?;
-    if bytes.len() as u64 > limit {
-        return Err(CliError::usage(format!("{} is larger than {limit} bytes", path.display())));
+impl From<DocumentError> for CliError {
+    fn from(error: DocumentError) -> Self {
+        Self::usage(error)
     }
-    Ok(bytes)
+}
+
+impl From<ImageListError> for CliError {
+    fn from(error: ImageListError) -> Self {
+        match error {
+            ImageListError::Input(error) => error.into(),
+            ImageListError::Line { .. } => Self::usage(error),
+        }
+    }
+}
+
+impl From<CatalogError> for CliError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::Input(error) => error.into(),
+            _ => Self::usage(error),
+        }
+    }
 }
 
 impl From<DefinitionError> for CliError {
     fn from(error: DefinitionError) -> Self {
-        Self::usage(error)
+        match error {
+            DefinitionError::Input(error) => error.into(),
+            DefinitionError::List(error) => error.into(),
+            DefinitionError::Document(_) | DefinitionError::Field { .. } => Self::usage(error),
+        }
     }
 }
 
 impl From<KeyringError> for CliError {
     fn from(error: KeyringError) -> Self {
-        Self::usage(error)
+        match error {
+            KeyringError::Input(error) => error.into(),
+            _ => Self::usage(error),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use dray::bundle::ImportRecord;
+use dray::input;
 use dray::oci::Digest;
 use dray::store::{ImportEntry, Store};
 use dray::trust::{self, LogEntry, LogError};
@@ -127,7 +128,7 @@ fn entry(entry: &ImportEntry) -> LogEntry<'_> {
 }
 
 fn digest(path: &Path) -> Result<Digest, CliError> {
-    Ok(Digest::sha256(&inputs::read_bounded(path, MAX_RECEIPT_BYTES)?))
+    Ok(Digest::sha256(&input::read_bytes(path, MAX_RECEIPT_BYTES)?))
 }
 
 impl From<LogError> for CliError {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use dray::catalog::{Os, ReleaseId};
+use dray::input;
 use dray::site::node_config::{self, NodeConfigError, Request, Target, WriteFilesError};
 use dray::site::{RegistryHost, RegistryUrl};
 use serde::Serialize;
@@ -117,10 +118,8 @@ impl NodeConfig {
 }
 
 fn certificates(path: &Path) -> Result<node_config::CertificateAuthority, CliError> {
-    let named = |error: NodeConfigError| CliError::usage(format!("{}: {error}", path.display()));
-    let bytes = inputs::read_bounded(path, MAX_CA_BYTES)?;
-    let text = String::from_utf8(bytes).map_err(|_| named(NodeConfigError::NotACertificate))?;
-    text.parse().map_err(named)
+    let named = |error: NodeConfigError| CliError::usage(format!("{}: {error}", input::name(path)));
+    input::read_text(path, MAX_CA_BYTES)?.parse().map_err(named)
 }
 
 impl From<WriteFilesError> for CliError {

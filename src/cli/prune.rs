@@ -114,7 +114,7 @@ impl Prune {
     fn nodes(&self, context: &Context) -> Result<Vec<Node>, CliError> {
         let Some(path) = &self.nodes else { return Ok(Vec::new()) };
         let catalog = inputs::catalog(context)?;
-        read_objects(path, |text| check::parse_nodes(text, catalog.windows()))
+        read_objects(path, |file, text| check::parse_nodes(file, text, catalog.windows()))
     }
 
     fn text(&self, retention: &Retention) -> String {

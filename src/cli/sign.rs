@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use dray::bundle::{self, Bundle};
+use dray::input;
 use dray::trust::{self, Signatures};
 use serde_json::json;
 
@@ -105,9 +106,9 @@ impl Sign {
         let [key] = &keys[..] else {
             return Err(CliError::usage("--public-key names more than one key; give the one that signed"));
         };
-        let signature = inputs::read_bounded(signature, MAX_KEY_BYTES)?;
+        let signature = input::read_bytes(signature, MAX_KEY_BYTES)?;
         let statement = self.statement_signature.as_deref();
-        let statement = statement.map(|path| inputs::read_bounded(path, MAX_KEY_BYTES)).transpose()?;
+        let statement = statement.map(|path| input::read_bytes(path, MAX_KEY_BYTES)).transpose()?;
         let accept = |claim: &_| Signatures::accept(key, claim, &signature, statement.as_deref());
         Ok(bundle::sign(&self.bundle, &context.inputs, accept)?)
     }

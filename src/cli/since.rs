@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dray::bundle::{Inventory, InventoryError, MAX_INVENTORY_BYTES};
+use dray::input;
 use dray::resolve::Lock;
 
 use super::error::{CliError, Kind};
@@ -34,10 +35,10 @@ impl Since {
                     Kind::Usage
                 }
             };
-            CliError::new(kind, format!("{}: {error}", path.display()))
+            CliError::new(kind, format!("{}: {error}", input::name(path)))
         };
         let keys = inputs::public_keys(&self.since_trust)?;
-        let bytes = inputs::read_bounded(path, MAX_INVENTORY_BYTES as u64)?;
+        let bytes = input::read_bytes(path, MAX_INVENTORY_BYTES as u64)?;
         let inventory = Inventory::parse(&bytes).map_err(named)?;
         if !keys.is_empty() {
             inventory.check(&keys).map_err(named)?;

@@ -1,9 +1,9 @@
 //! The upstream as the flags and the environment say: mirrors, plain HTTP, certificate authorities, credentials.
 
 use std::ffi::OsString;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use dray::input;
 use dray::resolve::GapKind;
 use dray::site::RegistryUrl;
 use dray::upstream::{CredentialStore, Options, Pusher, Upstream, UpstreamError};
@@ -130,18 +130,18 @@ impl Places {
         let mut store = CredentialStore::new();
         match self {
             Self::Named(file) => {
-                let document = read_bounded(file).map_err(|error| {
-                    CliError::failed(format!("the credentials in {} cannot be read: {error}", file.display()))
+                let document = input::read_text(file, MAX_FILE).map_err(|error| {
+                    CliError::from(error)
                         .hint("REGISTRY_AUTH_FILE names this file; unset it, or `podman login` writes it")
                 })?;
-                store.add(file.display().to_string(), &document).map_err(CliError::failed)?;
+                store.add(file.display().to_string(), document.as_bytes()).map_err(CliError::failed)?;
             }
             Self::Usual(files) => {
                 for file in files {
                     let name = file.display().to_string();
-                    match read_bounded(file) {
-                        Ok(document) => store.add(name, &document).map_err(CliError::failed)?,
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => store.add_absent(name),
+                    match input::read_text(file, MAX_FILE) {
+                        Ok(document) => store.add(name, document.as_bytes()).map_err(CliError::failed)?,
+                        Err(error) if error.is_missing() => store.add_absent(name),
                         // Often left behind by another user; most images need no credentials at all.
                         Err(error) => {
                             tracing::warn!("no credentials are read from {name}: {error}");
@@ -153,15 +153,6 @@ impl Places {
         }
         Ok(store)
     }
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut document = Vec::new();
-    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut document)?;
-    if document.len() as u64 > MAX_FILE {
-        return Err(io::Error::other(format!("it is larger than {MAX_FILE} bytes")));
-    }
-    Ok(document)
 }
 
 /// The user's number, which podman's file is named after on machines without `XDG_RUNTIME_DIR`.

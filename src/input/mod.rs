@@ -14,4 +14,4 @@ pub mod yaml;
 pub use encoding::{EncodingError, decode};
 pub use kind::FileKind;
 pub use problem::{DocumentError, Problem};
-pub use read::{InputError, STDIN, is_stdin, name, read_bytes, read_text, read_text_if_present};
+pub use read::{InputError, STDIN, is_stdin, name, read_bytes, read_text, read_text_if_present, text};

@@ -28,7 +28,7 @@ impl DocumentError {
     }
 
     /// All `problems` of `file`, of which there is at least one.
-    pub(super) fn all(file: &str, mut problems: Vec<Problem>) -> Self {
+    pub(crate) fn all(file: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.line);
         Self { file: file.to_owned(), problems }
     }

@@ -122,7 +122,8 @@ pub fn read_text_if_present(path: &Path, limit: u64) -> Result<Option<String>, I
     }
 }
 
-fn text(path: &Path, bytes: &[u8]) -> Result<String, InputError> {
+/// Decodes the bytes of the file at `path`, as [`read_text`] does.
+pub fn text(path: &Path, bytes: &[u8]) -> Result<String, InputError> {
     let kind = FileKind::of(bytes).filter(|kind| !kind.is_text());
     // The first letters of a text may be those of some other kind of file: `BZhang:$2y$05$…`.
     let is_certain = |kind: &FileKind| *kind == FileKind::Html || bytes.contains(&0);

@@ -11,6 +11,7 @@ use fs_err as fs;
 use http::HeaderValue;
 use tokio::sync::Semaphore;
 
+use crate::input::{self, DocumentError, InputError, Problem};
 use crate::oci::Digest;
 
 /// The largest file of users.
@@ -27,20 +28,16 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Why a file of users cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
-    /// A line makes no sense.
-    #[error("{path}, line {line}: {reason}")]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from one.
-        line: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The file is far larger than a file of users is.
-    #[error("{0} is larger than a file of users can be")]
-    TooLarge(PathBuf),
-    /// The disk, or the permissions on it.
+    /// The file cannot be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// Lines are not those of users.
+    #[error(transparent)]
+    Lines(#[from] DocumentError),
+    /// Nobody could log in.
+    #[error("{} has no users; `htpasswd -B` adds one", input::name(.0))]
+    Empty(PathBuf),
+    /// No random numbers can be had.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -162,45 +159,48 @@ impl Users {
 }
 
 fn read(file: &Path) -> Result<(HashMap<String, String>, Option<SystemTime>), UsersError> {
-    let metadata = fs::metadata(file)?;
-    if metadata.len() > MAX_FILE {
-        return Err(UsersError::TooLarge(file.to_owned()));
+    let text = input::read_text(file, MAX_FILE)?;
+    let modified = fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
+    let hashes = parse(&text).map_err(|problems| DocumentError::all(&input::name(file), problems))?;
+    if hashes.is_empty() {
+        return Err(UsersError::Empty(file.to_owned()));
     }
-    let hashes = parse(&fs::read_to_string(file)?).map_err(|(line, reason)| UsersError::Line {
-        path: file.to_owned(),
-        line,
-        reason,
-    })?;
-    Ok((hashes, metadata.modified().ok()))
+    Ok((hashes, modified))
 }
 
-/// Reads `user:hash` lines. An error is the number of a line and what is wrong with it.
-fn parse(text: &str) -> Result<HashMap<String, String>, (usize, String)> {
+/// Reads `user:hash` lines. The error has every line that is wrong.
+fn parse(text: &str) -> Result<HashMap<String, String>, Vec<Problem>> {
     let mut hashes = HashMap::new();
+    let mut problems = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let error = |reason: String| (index + 1, reason);
-        let Some((user, hash)) = line.split_once(':').filter(|(user, _)| !user.is_empty()) else {
-            return Err(error("expected USER:HASH".into()));
-        };
-        let cost = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| hash.strip_prefix(prefix)?.get(..2));
-        match cost.and_then(|cost| cost.parse::<u32>().ok()) {
-            None => return Err(error(format!("the password of {user} is not bcrypt; use `htpasswd -B`"))),
-            Some(cost) if cost > MAX_COST => {
-                return Err(error(format!(
-                    "the password of {user} has cost {cost}, at most {MAX_COST} is taken"
-                )));
+        match user(line) {
+            Ok((user, hash)) if hashes.insert(user.to_owned(), hash.to_owned()).is_none() => {}
+            Ok((user, _)) => {
+                problems.push(Problem { line: index + 1, what: format!("{user} is there twice") });
             }
-            Some(_) => {}
-        }
-        if hashes.insert(user.to_owned(), hash.to_owned()).is_some() {
-            return Err(error(format!("{user} is there twice")));
+            Err(what) => problems.push(Problem { line: index + 1, what }),
         }
     }
-    Ok(hashes)
+    if problems.is_empty() { Ok(hashes) } else { Err(problems) }
+}
+
+/// The name and the hash of a line.
+fn user(line: &str) -> Result<(&str, &str), String> {
+    let Some((user, hash)) = line.split_once(':').filter(|(user, _)| !user.is_empty()) else {
+        return Err("expected USER:HASH".into());
+    };
+    let cost = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| hash.strip_prefix(prefix)?.get(..2));
+    match cost.and_then(|cost| cost.parse::<u32>().ok()) {
+        None => Err(format!("the password of {user} is not bcrypt; use `htpasswd -B`")),
+        Some(cost) if cost > MAX_COST => {
+            Err(format!("the password of {user} has cost {cost}, at most {MAX_COST} is taken"))
+        }
+        Some(_) => Ok((user, hash)),
+    }
 }
 
 /// User and password of a `Basic` authorization.
@@ -269,9 +269,38 @@ mod tests {
             ("ann:$2y$31$xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 1, "cost 31"),
             ("a:$2y$05$x\na:$2y$05$y", 2, "twice"),
         ] {
-            let (found, message) = parse(text).unwrap_err();
-            assert_eq!(found, line, "{text}");
-            assert!(message.contains(reason), "{message}");
+            let problems = parse(text).unwrap_err();
+            assert_eq!(problems[0].line, line, "{text}");
+            assert!(problems[0].what.contains(reason), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn every_wrong_line_of_a_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("users");
+        fs::write(&file, "ann\n# comment\nbob:{SHA}x\n").unwrap();
+        let error = Users::open(&file).unwrap_err().to_string();
+        assert!(error.contains("users has 2 errors\n  line 1: ") && error.contains("line 3: "), "{error}");
+        for empty in ["", "# nobody yet\n"] {
+            fs::write(&file, empty).unwrap();
+            let error = Users::open(&file).unwrap_err().to_string();
+            assert!(error.contains("users has no users"), "{error}");
+        }
+        let error = Users::open(&directory.path().join("absent")).unwrap_err().to_string();
+        assert!(error.contains("cannot read") && error.contains("absent"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn files_of_windows_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("users");
+        let text = format!("\u{feff}{}", line("ann", "s:cret").replace('\n', "\r\n"));
+        let utf16 = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for bytes in [text.into_bytes(), utf16] {
+            fs::write(&file, bytes).unwrap();
+            let users = Users::open(&file).unwrap();
+            assert_eq!(users.identify(Some(&header("ann", "s:cret"))).await, Client::User("ann".into()));
         }
     }
 

@@ -154,7 +154,8 @@ impl PublicKey {
     /// This key's signature of `message` in DER, from whatever form the signer gave it in: DER, base64 of DER, or the
     /// two numbers one after the other as PKCS#11 tools write them. None when it is no signature of `message`.
     pub fn accept(&self, message: &[u8], signature: &[u8]) -> Option<Vec<u8>> {
-        let text = std::str::from_utf8(signature).ok().map(str::trim);
+        let decoded = crate::input::decode(signature).ok();
+        let text = decoded.as_deref().map(str::trim);
         let decoded = text.and_then(|text| STANDARD.decode(text).ok());
         [Some(signature), decoded.as_deref()].into_iter().flatten().find_map(|bytes| {
             let parsed = Signature::from_der(bytes).or_else(|_| Signature::from_slice(bytes)).ok()?;

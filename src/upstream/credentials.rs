@@ -171,7 +171,7 @@ struct AuthFile {
     store: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct FileFields {
     #[serde(default)]
@@ -200,6 +200,9 @@ impl AuthFile {
     fn parse(origin: String, document: &[u8]) -> Result<Self, CredentialError> {
         let fields: FileFields = match serde_json::from_slice(document) {
             Ok(fields) => fields,
+            // Docker takes an empty file for none (docker/cli cli/config/configfile/file.go, LoadFromReader); a secret that
+            // is mounted and has no content is one.
+            Err(_) if document.trim_ascii().is_empty() => FileFields::default(),
             Err(error) => {
                 return Err(CredentialError::Json { origin, line: error.line(), column: error.column() });
             }
@@ -374,6 +377,7 @@ mod tests {
         let mut store = CredentialStore::new();
         let error = store.add("f", br#"{"auths":{"ghcr.io":"hunter2"}}"#).unwrap_err();
         assert!(matches!(error, CredentialError::Json { line: 1, .. }));
+        store.add("empty", b" \n").unwrap();
         assert!(!format!("{error} {error:?}").contains("hunter2"));
         let error = store.add("f", br#"{"auths":{"ghcr.io":{"auth":"aHVudGVyMg=="}}}"#).unwrap_err();
         assert!(error.to_string().contains("ghcr.io in f"), "{error}");

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde_saphyr::granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Tag};
+use serde_saphyr::granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, StructureStyle, Tag};
 
 use super::node::{Field, Node, Value};
 use super::scalar;
@@ -19,7 +19,7 @@ pub fn documents(file: &str, text: &str) -> Result<Vec<Node>, DocumentError> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|problem| error(translate(&problem, text)))?;
+        let (event, span) = event.map_err(|problem| error(builder.explain(&problem, text)))?;
         builder.take(event, span.start.line()).map_err(error)?;
     }
     Ok(builder.documents)
@@ -41,6 +41,7 @@ struct Builder {
 struct Open {
     line: usize,
     anchor: usize,
+    style: StructureStyle,
     content: Content,
 }
 
@@ -70,13 +71,15 @@ impl Builder {
                 let value = if as_text { Value::Text(text.into_owned()) } else { scalar::plain(&text) };
                 self.add(Node { line, value }, anchor)
             }
-            Event::SequenceStart(_, anchor, _) => self.begin(line, anchor, Content::List(Vec::new())),
-            Event::MappingStart(_, anchor, _) => {
+            Event::SequenceStart(style, anchor, _) => {
+                self.begin(line, anchor, style, Content::List(Vec::new()))
+            }
+            Event::MappingStart(style, anchor, _) => {
                 let content = Content::Map { fields: Vec::new(), merged: Vec::new(), key: None };
-                self.begin(line, anchor, content)
+                self.begin(line, anchor, style, content)
             }
             Event::SequenceEnd | Event::MappingEnd => {
-                let Some(Open { line, anchor, content }) = self.open.pop() else { return Ok(()) };
+                let Some(Open { line, anchor, content, .. }) = self.open.pop() else { return Ok(()) };
                 let value = match content {
                     Content::List(items) => Value::List(items),
                     Content::Map { mut fields, merged, .. } => {
@@ -100,13 +103,27 @@ impl Builder {
                 self.anchors.clear();
                 Ok(())
             }
-            Event::StreamStart
-            | Event::StreamEnd
-            | Event::DocumentStart(..)
-            | Event::Anchor(..)
-            | Event::UnresolvedAlias(_) => Ok(()),
-            #[allow(unreachable_patterns, reason = "comments are a feature of the parser")]
+            // What begins and ends, comments, and names of anchors, which have numbers as well.
             _ => Ok(()),
+        }
+    }
+
+    /// Says why the parser stopped, and in which line the cause is.
+    fn explain(&self, error: &ScanError, text: &str) -> Wrong {
+        let told = translate(error, text);
+        // What follows a bracket that is not closed is read as if it were inside, but is not indented more.
+        let stands_outside = |open: &&Open| {
+            open.style == StructureStyle::Flow
+                && open.line < told.0
+                && indentation(text, told.0).len() <= indentation(text, open.line).len()
+        };
+        let unclosed = self.open.iter().find(stands_outside);
+        match unclosed {
+            Some(Open { line, content: Content::List(_), .. }) => {
+                (*line, "`[` is not closed with `]`".into())
+            }
+            Some(Open { line, .. }) => (*line, "`{` is not closed with `}`".into()),
+            None => told,
         }
     }
 
@@ -115,14 +132,20 @@ impl Builder {
         matches!(self.open.last(), Some(Open { content: Content::Map { key: None, .. }, .. }))
     }
 
-    fn begin(&mut self, line: usize, anchor: usize, content: Content) -> Result<(), Wrong> {
+    fn begin(
+        &mut self,
+        line: usize,
+        anchor: usize,
+        style: StructureStyle,
+        content: Content,
+    ) -> Result<(), Wrong> {
         if self.expects_key() {
             return Err((line, "the name of a field must be text".into()));
         }
         if self.open.len() >= MAX_DEPTH {
             return Err((line, format!("more than {MAX_DEPTH} levels are nested here")));
         }
-        self.open.push(Open { line, anchor, content });
+        self.open.push(Open { line, anchor, style, content });
         Ok(())
     }
 
@@ -199,7 +222,7 @@ fn translate(error: &ScanError, text: &str) -> Wrong {
     let last = text.lines().count().max(1);
     let line = error.marker().line().clamp(1, last);
     // A tab may spoil the end of what the line before it began.
-    if let Some(line) = (line..=line + 1).find(|line| is_indented_by_tab(text, *line)) {
+    if let Some(line) = (line..=line + 1).find(|line| indentation(text, *line).contains('\t')) {
         return (line, "the line is indented with a tab; use spaces".to_owned());
     }
     let what = match error.kind() {
@@ -208,8 +231,11 @@ fn translate(error: &ScanError, text: &str) -> Wrong {
         | ErrorKind::TabInIndentation
         | ErrorKind::TabAtBlockScalarStart
         | ErrorKind::TabInPlainScalar => "there is a tab where YAML needs spaces".to_owned(),
-        ErrorKind::UnclosedQuotedScalar | ErrorKind::DocumentIndicatorInQuotedScalar => {
-            "a quoted text begins here, and its closing quote is missing".to_owned()
+        ErrorKind::UnclosedQuotedScalar
+        | ErrorKind::InvalidQuotedScalarIndent
+        | ErrorKind::DocumentIndicatorInQuotedScalar => {
+            let line = opening_quote(text, line).unwrap_or(line);
+            return (line, "a quoted text begins here, and its closing quote is missing".to_owned());
         }
         ErrorKind::InvalidTrailingSingleQuotedScalar | ErrorKind::InvalidTrailingDoubleQuotedScalar => {
             "something follows the closing quote of a text; put all of it in quotes".to_owned()
@@ -251,7 +277,6 @@ fn translate(error: &ScanError, text: &str) -> Wrong {
         ErrorKind::RecursionLimitExceeded => "too many levels are nested here".to_owned(),
         ErrorKind::InvalidIndentation
         | ErrorKind::InvalidBlockScalarIndent
-        | ErrorKind::InvalidQuotedScalarIndent
         | ErrorKind::InvalidFlowScalarIndent
         | ErrorKind::BlockSequenceEntryNotAllowed
         | ErrorKind::ExpectedBlockSequenceEntry
@@ -276,8 +301,14 @@ fn translate(error: &ScanError, text: &str) -> Wrong {
     (line, what)
 }
 
-/// Whether the line begins with a tab.
-fn is_indented_by_tab(text: &str, line: usize) -> bool {
-    let indentation = |line: &str| line.len() - line.trim_start_matches([' ', '\t']).len();
-    text.lines().nth(line - 1).is_some_and(|line| line[..indentation(line)].contains('\t'))
+/// The space that a line begins with.
+fn indentation(text: &str, line: usize) -> &str {
+    let line = text.lines().nth(line - 1).unwrap_or_default();
+    &line[..line.len() - line.trim_start_matches([' ', '\t']).len()]
+}
+
+/// The last line up to `line` that has a quote without another.
+fn opening_quote(text: &str, line: usize) -> Option<usize> {
+    let is_open = |line: &str| ['\'', '"'].iter().any(|quote| line.matches(*quote).count() % 2 == 1);
+    text.lines().take(line).enumerate().filter(|(_, line)| is_open(line)).map(|(nth, _)| nth + 1).last()
 }

@@ -76,7 +76,7 @@ pub(super) fn whole(written: &str) -> Option<i128> {
 
 /// Returns the number that `written` is, with fractions.
 pub(super) fn fractional(written: &str) -> Option<f64> {
-    whole(written).map(|whole| whole as f64).or_else(|| without_underscores(written).parse().ok())
+    without_underscores(written).parse().ok()
 }
 
 #[cfg(test)]

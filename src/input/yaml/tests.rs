@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -153,6 +154,12 @@ fn one_mistake_is_named_with_line_and_field() {
 }
 
 #[test]
+fn a_mistake_within_brackets_is_named_where_it_is() {
+    let text = "{\n  \"kind\": \"Sample\",\n  \"names\": [\"a\"\n    \"b\"],\n  \"inner\": {}\n}\n";
+    assert!(error(text).starts_with("x.yaml, line 4: "), "{}", error(text));
+}
+
+#[test]
 fn all_mistakes_are_named_at_once() {
     let text = "names: linux\nimgaes: []\ninner: {}\ncount: few\nbyName: {a: {version: 1.2, size: 1}, b: {version: 1.3, size: x}}\n";
     assert_eq!(
@@ -182,9 +189,10 @@ fn files_without_content_are_empty() {
 fn aliases_cannot_fill_the_memory() {
     let mut text = String::from("a: &a [x, x, x, x, x, x, x, x, x, x]\n");
     for (name, last) in ('b'..='j').zip('a'..) {
-        text.push_str(&format!(
-            "{name}: &{name} [*{last}, *{last}, *{last}, *{last}, *{last}, *{last}, *{last}, *{last}]\n"
-        ));
+        let _ = writeln!(
+            text,
+            "{name}: &{name} [*{last}, *{last}, *{last}, *{last}, *{last}, *{last}, *{last}, *{last}]"
+        );
     }
     assert!(error(&text).contains("aliases of this file stand for too many values"));
     assert!(error("a: &a [*a]").contains("part of"));
