@@ -165,3 +165,43 @@ fn asks_for_json(arguments: &[OsString]) -> bool {
     }
     wanted.as_deref() == Some("json")
 }
+
+#[cfg(test)]
+#[path = "../../tests/outputs/args.rs"]
+mod outputs;
+
+#[cfg(test)]
+mod tests {
+    use std::any::TypeId;
+
+    use super::*;
+
+    /// Calls `see` with the words of every command and each of its flags.
+    fn visit(command: &clap::Command, words: &str, see: &mut dyn FnMut(&str, &clap::Arg)) {
+        command.get_arguments().for_each(|arg| see(words, arg));
+        for command in command.get_subcommands() {
+            visit(command, format!("{words} {}", command.get_name()).trim_start(), see);
+        }
+    }
+
+    #[test]
+    fn every_output_is_examined_and_tested() {
+        let mut found = Vec::new();
+        visit(&Cli::command(), "", &mut |command, arg| {
+            let long = arg.get_long().unwrap_or_default();
+            let is_output = arg.get_value_parser().type_id() == TypeId::of::<target::OutputPath>();
+            let sounds_so = long == "output" || long.ends_with("-out") || arg.get_short() == Some('o');
+            assert!(is_output || !sounds_so, "{command} --{long} is an output, and must be an `OutputPath`");
+            if is_output {
+                found.push((command.to_owned(), arg.get_id().to_string()));
+            }
+        });
+        found.sort();
+        let listed = outputs::OUTPUTS.iter().map(|(command, flag, _)| ((*command).into(), (*flag).into()));
+        assert_eq!(
+            found,
+            listed.collect::<Vec<(String, String)>>(),
+            "tests/outputs/args.rs lists every output"
+        );
+    }
+}
