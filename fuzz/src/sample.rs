@@ -99,6 +99,7 @@ impl Sample {
             bands: Vec::new(),
             releases: vec![LockedRelease { release: "k0s@v1.36.3+k0s.2".into(), with: Vec::new() }],
             images,
+            indexes: Vec::new(),
             blobs: shelf.blobs.into_values().collect(),
             requires: Vec::new(),
             files: vec![file],
@@ -199,6 +200,7 @@ impl Built {
             media_type: self.manifest.media_type.clone(),
             platform: serde_json::from_value(self.platform.clone()).ok(),
             annotations: BTreeMap::new(),
+            config_platform: None,
             nodes: vec![node.clone()],
             blobs: self.blobs.clone(),
         }

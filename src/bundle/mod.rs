@@ -54,4 +54,4 @@ pub mod fuzzing {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

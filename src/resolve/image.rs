@@ -5,15 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::demand::{Demand, Wanted};
 use super::evidence::{Gathered, Search, Trouble};
 use super::tree::Reader;
-use super::{Child, Evidence, Gap, GapKind, LockedBlob, LockedImage, Root};
-use crate::oci::{Descriptor, Digest, Document, Image, NodeKind, Platform, Reference, RepositoryName};
+use super::{Child, Evidence, Gap, GapKind, LockedBlob, LockedImage, LockedIndex, Root};
+use crate::oci::{
+    Descriptor, Digest, Document, Image, Index, NodeKind, Platform, Reference, RepositoryName, media_type,
+};
 use crate::select::{self, Expansion};
-use crate::upstream::{Manifests, UpstreamError};
+use crate::upstream::{Manifests, Problem, UpstreamError};
 
 /// A reference resolved.
 #[derive(Debug)]
 pub(super) struct Resolved {
     pub(super) image: LockedImage,
+    /// What the kept indexes list.
+    pub(super) indexes: Vec<LockedIndex>,
     pub(super) blobs: Vec<LockedBlob>,
     pub(super) gaps: Vec<Gap>,
     /// Layers that name places outside the registry.
@@ -55,7 +59,10 @@ pub(super) async fn resolve<M: Manifests>(
     match &fetched.document {
         // Without all entries nobody can say what a client would take.
         Document::Index(index) => match reader.expand(reference.name(), index).await {
-            Ok(Ok(expansion)) => work.index(&expansion, wanted).await,
+            Ok(Ok(expansion)) => {
+                work.index(&expansion, wanted).await;
+                work.list(&fetched.digest, index).await;
+            }
             Ok(Err(error)) => {
                 let gap = Gap::new(Some(reference.clone()), GapKind::Unreadable, error.to_string());
                 return failed(gap);
@@ -110,6 +117,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
                     evidence: Vec::new(),
                     needed_by: wanted.sources().into_iter().collect(),
                 },
+                indexes: Vec::new(),
                 blobs: Vec::new(),
                 gaps: Vec::new(),
                 foreign: Vec::new(),
@@ -165,7 +173,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             }
         }
         for (at, nodes) in kept {
-            if let Err(error) = self.keep(&entries[at], &index.through[at], &nodes).await {
+            if let Err(error) = self.keep(index, at, &nodes).await {
                 let digest = entries[at].digest.clone();
                 unread.entry(digest).or_insert((BTreeSet::new(), error)).0.extend(nodes);
             }
@@ -173,6 +181,26 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
         for (digest, (nodes, error)) in unread {
             self.unreadable(wanted, &digest, nodes, &error);
         }
+    }
+
+    /// Notes what the index `digest` and the kept ones in it list.
+    async fn list(&mut self, digest: &Digest, index: &Index) {
+        let mut indexes = vec![(digest.clone(), index.clone())];
+        for child in
+            self.resolved.image.children.iter().filter(|child| media_type::is_index(&child.media_type))
+        {
+            // It was read to find what is in it.
+            if let Ok(Document::Index(nested)) = self.reader.document(self.name, &child.digest).await {
+                indexes.push((child.digest.clone(), nested));
+            }
+        }
+        self.resolved.indexes = indexes
+            .into_iter()
+            .map(|(digest, index)| LockedIndex {
+                digest,
+                entries: index.manifests.iter().map(as_listed).collect(),
+            })
+            .collect();
     }
 
     async fn entry_runs_on(&self, entry: &Descriptor, node: &NodeKind) -> Result<bool, UpstreamError> {
@@ -186,24 +214,48 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
     /// Keeps an entry with everything below it.
     async fn keep(
         &mut self,
-        entry: &Descriptor,
-        through: &[Descriptor],
+        index: &Expansion,
+        at: usize,
         nodes: &BTreeSet<NodeKind>,
     ) -> Result<(), UpstreamError> {
+        let entry = &index.entries[at];
+        // Tools list an image that runs on two platforms under both.
+        let states_another =
+            |other: &Descriptor| other.digest == entry.digest && other.platform != entry.platform;
+        let is_unclear = entry.platform.is_none() || index.entries.iter().any(states_another);
         let nodes: Vec<NodeKind> = nodes.iter().cloned().collect();
         let document = self.reader.document(self.name, &entry.digest).await?;
-        for index in through {
+        for index in &index.through[at] {
             self.child(index, &nodes, Vec::new());
         }
-        let blobs = match document {
-            Document::Image(image) => self.image_blobs(&image),
-            Document::Index(_) => Vec::new(),
+        let (blobs, config_platform) = match document {
+            Document::Image(image) => {
+                let platform = if is_unclear { self.config_platform(&image).await? } else { None };
+                (self.image_blobs(&image), platform)
+            }
+            Document::Index(_) => (Vec::new(), None),
         };
-        self.child(entry, &nodes, blobs);
+        if let Some(child) = self.child(entry, &nodes, blobs) {
+            child.config_platform = config_platform;
+        }
         Ok(())
     }
 
-    fn child(&mut self, descriptor: &Descriptor, nodes: &[NodeKind], blobs: Vec<Digest>) {
+    /// What the configuration of an image says that it runs on; `None` if it is not one that can be read.
+    async fn config_platform(&self, image: &Image) -> Result<Option<Platform>, UpstreamError> {
+        match self.reader.platform_of(self.name, image).await {
+            Err(error) if matches!(error.problem(), Some(Problem::Manifest(_))) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Adds a kept manifest, and returns it if it was not there yet.
+    fn child(
+        &mut self,
+        descriptor: &Descriptor,
+        nodes: &[NodeKind],
+        blobs: Vec<Digest>,
+    ) -> Option<&mut Child> {
         self.blob(descriptor, true);
         let children = &mut self.resolved.image.children;
         // An index may list the same manifest twice, and nested indexes are on the way to several.
@@ -211,7 +263,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             child.nodes.extend(nodes.iter().cloned());
             child.nodes.sort();
             child.nodes.dedup();
-            return;
+            return None;
         }
         children.push(Child {
             digest: descriptor.digest.clone(),
@@ -219,9 +271,11 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             media_type: descriptor.media_type.clone(),
             platform: descriptor.platform.clone(),
             annotations: looked_at(&descriptor.annotations),
+            config_platform: None,
             nodes: nodes.to_vec(),
             blobs,
         });
+        children.last_mut()
     }
 
     /// Takes a single manifest; runtimes take it too without looking, so its configuration is looked at here.
@@ -331,6 +385,14 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             gap.needed_by.push(demand.source.clone());
         }
     }
+}
+
+/// An entry of an index, as far as clients look at it.
+fn as_listed(entry: &Descriptor) -> Descriptor {
+    let mut listed = Descriptor::new(&entry.media_type, entry.digest.clone(), entry.size);
+    listed.platform.clone_from(&entry.platform);
+    listed.annotations = looked_at(&entry.annotations);
+    listed
 }
 
 /// The annotations that clients look at.

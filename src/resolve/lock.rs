@@ -58,6 +58,9 @@ pub struct Lock {
     pub releases: Vec<LockedRelease>,
     /// The images, sorted by reference.
     pub images: Vec<LockedImage>,
+    /// What the indexes list that the bundle holds, sorted by their digests. Locks of schema 1 do not have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indexes: Vec<LockedIndex>,
     /// Every manifest, configuration and layer that the bundle holds, sorted by digest.
     pub blobs: Vec<LockedBlob>,
     /// What the bundle leaves out because the site has it, sorted by digest.
@@ -75,6 +78,16 @@ pub struct Lock {
     /// Images that are here, and of which signatures, attestations or SBOMs are missing, which was allowed by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_unproved: Vec<Reference>,
+}
+
+/// An index that the bundle holds, with everything that it lists: clients choose among all entries, also among those that are
+/// not in the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedIndex {
+    /// The digest of the index.
+    pub digest: Digest,
+    /// Its entries in their order, as far as clients look at them.
+    pub entries: Vec<Descriptor>,
 }
 
 /// A release that the lock was resolved for.
@@ -175,6 +188,9 @@ pub struct Child {
     /// Those of its annotations in the index that clients look at; see [`ANNOTATIONS`](crate::select::ANNOTATIONS).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// What the manifest runs on by its configuration, if the index does not state it or states several platforms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_platform: Option<Platform>,
     /// The node kinds that fetch it.
     pub nodes: Vec<NodeKind>,
     /// Its configuration and its layers.
@@ -465,6 +481,9 @@ impl Lock {
         if let Some(pair) = self.images.windows(2).find(|pair| pair[0].reference >= pair[1].reference) {
             return inconsistent(format!("images are not sorted at {}", pair[1].reference));
         }
+        if let Some(pair) = self.indexes.windows(2).find(|pair| pair[0].digest >= pair[1].digest) {
+            return inconsistent(format!("indexes are not sorted at {}", pair[1].digest));
+        }
         let sizes = self.blobs.iter().map(|blob| blob.size).chain(self.requires.iter().map(|blob| blob.size));
         if sizes.into_iter().try_fold(0u64, u64::checked_add).is_none() {
             return inconsistent("the sizes of the blobs overflow".into());
@@ -561,6 +580,7 @@ pub(crate) mod tests {
                 evidence: Vec::new(),
                 needed_by: vec![NeededBy::list("images")],
             }],
+            indexes: Vec::new(),
             blobs,
             requires: Vec::new(),
             files: Vec::new(),

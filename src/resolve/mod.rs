@@ -18,7 +18,7 @@ pub use definition::{
 pub use gap::{Gap, GapKind};
 pub use lock::{
     BUNDLE_HOST, BundleName, Child, Evidence, LOCK_VERSION, Lock, LockError, LockedBlob, LockedFile,
-    LockedImage, LockedRelease, MAX_LOCK_BYTES, ProofRow, RequiredBlob, Root, tags_of,
+    LockedImage, LockedIndex, LockedRelease, MAX_LOCK_BYTES, ProofRow, RequiredBlob, Root, tags_of,
 };
 pub use needed_by::{CHARTS_LIST, IMAGES_LIST, NeededBy};
 pub use resolver::{Resolution, ResolveError, ResolveOptions, resolve};
@@ -26,4 +26,4 @@ pub use resolver::{Resolution, ResolveError, ResolveOptions, resolve};
 #[cfg(test)]
 pub(crate) use lock::tests as lock_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

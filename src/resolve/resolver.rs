@@ -10,8 +10,8 @@ use super::files;
 use super::image::{self, Outcome};
 use super::tree::Reader;
 use super::{
-    Definition, Gap, IMAGES_LIST, LOCK_VERSION, Lock, LockedBlob, LockedFile, LockedImage, LockedRelease,
-    ProofRow,
+    Definition, Gap, IMAGES_LIST, LOCK_VERSION, Lock, LockedBlob, LockedFile, LockedImage, LockedIndex,
+    LockedRelease, ProofRow,
 };
 use crate::catalog::{Catalog, CatalogError, Problem, ReleaseId, Severity};
 use crate::oci::{Digest, Reference};
@@ -130,6 +130,7 @@ pub async fn resolve<M: Manifests>(
             .map(|release| LockedRelease { release: release.id.to_string(), with: release.with.clone() })
             .collect(),
         images: found.images.into_values().collect(),
+        indexes: found.indexes.into_values().collect(),
         blobs: found.blobs.into_values().collect(),
         requires: Vec::new(),
         files: options.files,
@@ -181,6 +182,7 @@ fn references<'a>(gaps: impl Iterator<Item = &'a Gap>) -> Vec<Reference> {
 #[derive(Default)]
 struct Found {
     images: BTreeMap<Reference, LockedImage>,
+    indexes: BTreeMap<Digest, LockedIndex>,
     blobs: BTreeMap<Digest, LockedBlob>,
     gaps: Vec<Gap>,
     foreign: Vec<Reference>,
@@ -202,6 +204,7 @@ impl Found {
         if !resolved.foreign.is_empty() {
             self.foreign.push(resolved.image.reference.clone());
         }
+        self.indexes.extend(resolved.indexes.into_iter().map(|index| (index.digest.clone(), index)));
         for blob in resolved.blobs {
             self.blob(blob)?;
         }

@@ -16,9 +16,10 @@ use crate::upstream::{Fetched, Identity, Manifests, Missing, Problem, Refusal, U
 
 /// Answers from a table, and counts.
 #[derive(Default)]
-struct Table {
+pub(crate) struct Table {
     tags: BTreeMap<Reference, Digest>,
     documents: BTreeMap<Digest, (String, Bytes)>,
+    layers: Vec<Bytes>,
     referrers: BTreeMap<Digest, Vec<Descriptor>>,
     /// What asking for referrers comes to instead.
     refusal: Option<fn() -> Problem>,
@@ -35,24 +36,31 @@ impl Table {
     }
 
     /// An image for `platform`; `null` for an entry that does not state one.
-    fn image(&mut self, platform: &str, layer: &str) -> Value {
+    pub(crate) fn image(&mut self, platform: &str, layer: &str) -> Value {
         let platform: Platform = platform.parse().unwrap();
         let config = self.add(media_type::OCI_CONFIG, &json!(platform));
-        let layer = json!({"mediaType": media_type::OCI_LAYER_GZIP, "digest": Digest::sha256(layer.as_bytes()), "size": 7});
+        self.layers.push(Bytes::copy_from_slice(layer.as_bytes()));
+        let layer = json!(Descriptor::of(media_type::OCI_LAYER_GZIP, layer.as_bytes()));
         let manifest = json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": [layer]});
         let mut entry = self.add(media_type::OCI_MANIFEST, &manifest);
         entry["platform"] = json!(platform);
         entry
     }
 
-    fn index(&mut self, entries: &[Value]) -> Value {
+    pub(crate) fn index(&mut self, entries: &[Value]) -> Value {
         let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries});
         self.add(media_type::OCI_INDEX, &index)
     }
 
-    fn tag(&mut self, reference: &str, root: &Value) {
+    pub(crate) fn tag(&mut self, reference: &str, root: &Value) {
         let digest = root["digest"].as_str().unwrap().parse().unwrap();
         self.tags.insert(reference.parse().unwrap(), digest);
+    }
+
+    /// The bytes of everything that is here.
+    pub(crate) fn contents(&self) -> Vec<&[u8]> {
+        let documents = self.documents.values().map(|(_, bytes)| bytes.as_ref());
+        documents.chain(self.layers.iter().map(AsRef::as_ref)).collect()
     }
 
     fn fetch(&self, digest: &Digest) -> Fetched {
@@ -90,7 +98,7 @@ impl Manifests for Table {
     }
 }
 
-fn resolve_with(
+pub(crate) fn resolve_with(
     table: &Table,
     nodes: &str,
     more: &str,
@@ -282,7 +290,7 @@ fn the_same_inputs_give_the_same_bytes() {
     let one = resolve_with(&table, "linux/amd64", more, &[]).unwrap().lock;
     let two = resolve_with(&table, "linux/amd64", more, &[]).unwrap().lock;
     assert_eq!(one.to_json(), two.to_json());
-    let layer = one.blobs.iter().find(|blob| blob.size == 7).unwrap();
+    let layer = one.blobs.iter().find(|blob| blob.size == "shared".len() as u64).unwrap();
     assert_eq!(layer.from.as_ref().unwrap().as_str(), "a.io/b");
 }
 

@@ -23,7 +23,7 @@ const MANIFEST: &[u8] = b"the manifest";
 
 /// Gives out blobs in pieces, and can be told to break off or to lie.
 #[derive(Default)]
-pub(super) struct Source {
+pub(crate) struct Source {
     blobs: HashMap<Digest, Vec<u8>>,
     /// Breaks off after so many bytes of a blob.
     breaks_after: Option<usize>,
@@ -33,7 +33,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn of(blobs: &[&[u8]]) -> Self {
+    pub(crate) fn of(blobs: &[&[u8]]) -> Self {
         let blobs = blobs.iter().map(|bytes| (Digest::sha256(bytes), bytes.to_vec())).collect();
         Self { blobs, ..Self::default() }
     }
@@ -60,7 +60,7 @@ fn layer() -> Vec<u8> {
     (0..20_000_000u32).map(|n| u8::try_from(n % 251).unwrap()).collect()
 }
 
-pub(super) async fn build_at(
+pub(crate) async fn build_at(
     output: &Path,
     lock: &Lock,
     source: &Source,
@@ -96,7 +96,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().build().unwrap().block_on(future)
 }
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::images::{Images, SiteRegistry};
+use super::locked::Locked;
 use crate::oci::{
     Descriptor, Digest, Document, Image, ImageConfig, NodeKind, Platform, Reference, RepositoryName,
     media_type,
@@ -30,6 +31,8 @@ pub enum Source {
 /// The images of a source; each is looked at once, however many nodes need it.
 pub(super) struct Shelf<'a> {
     source: &'a Source,
+    /// What the locks say, if the source is locks.
+    locked: Option<Locked<'a>>,
     seen: RefCell<BTreeMap<Reference, Option<Rc<Found>>>>,
 }
 
@@ -40,7 +43,7 @@ enum Found {
     Index(Shelved),
     /// A single image, what it was built for, and what of it is missing.
     Single(Option<Platform>, Option<String>),
-    /// An image of a lock.
+    /// An image of a lock that does not say what the image's index lists.
     Locked(LockedImage),
 }
 
@@ -62,7 +65,11 @@ struct Looked {
 
 impl<'a> Shelf<'a> {
     pub(super) fn new(source: &'a Source) -> Self {
-        Self { source, seen: RefCell::default() }
+        let locked = match source {
+            Source::Locks(locks) => Some(Locked::new(locks)),
+            Source::Content(_) | Source::Registry(_) | Source::Unknown => None,
+        };
+        Self { source, locked, seen: RefCell::default() }
     }
 
     /// Why a node of `kind` with a runtime of one of `bands` does not get the image; none when it does. Of several names
@@ -88,26 +95,24 @@ impl<'a> Shelf<'a> {
         if let Some(found) = self.seen.borrow().get(reference) {
             return Ok(found.clone());
         }
-        let found = match (self.images(), self.source) {
-            (Some(images), _) => look_up(images, reference)?,
-            (None, Source::Locks(locks)) => {
-                // Where two bundles have the same reference, the later one counts.
-                let images = locks.iter().rev().flat_map(|lock| &lock.images);
-                images.into_iter().find(|image| image.reference == *reference).cloned().map(Found::Locked)
-            }
-            (None, Source::Content(_) | Source::Registry(_) | Source::Unknown) => None,
+        let unlisted = self.locked.as_ref().and_then(|locked| locked.unlisted(reference));
+        let found = match (unlisted, self.images()) {
+            (Some(image), _) => Some(Found::Locked(image.clone())),
+            (None, Some(images)) => look_up(images, reference)?,
+            (None, None) => None,
         };
         let found = found.map(Rc::new);
         self.seen.borrow_mut().insert(reference.clone(), found.clone());
         Ok(found)
     }
 
-    /// Where manifests and blobs are looked up; `None` for locks.
-    fn images(&self) -> Option<&'a dyn Images> {
+    /// Where manifests and blobs are looked up.
+    fn images(&self) -> Option<&dyn Images> {
         match self.source {
             Source::Content(content) => Some(content),
             Source::Registry(registry) => Some(registry.as_ref()),
-            Source::Locks(_) | Source::Unknown => None,
+            Source::Locks(_) => self.locked.as_ref().map(|locked| locked as &dyn Images),
+            Source::Unknown => None,
         }
     }
 
@@ -122,7 +127,6 @@ impl<'a> Shelf<'a> {
                 Ok(missing.clone().or_else(|| unfit(platform.as_ref(), kind)))
             }
             Found::Index(index) => chosen(&index.entries, kind, bands, |at| self.look_at(index, at)),
-            Found::Locked(image) if image.children.is_empty() => Ok(unfit(image.platform.as_ref(), kind)),
             Found::Locked(image) => match self.unproven(kind, bands) {
                 Some(reason) => Ok(Some(reason)),
                 None => locked(image, kind, bands),

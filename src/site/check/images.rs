@@ -13,7 +13,7 @@ use crate::upstream::{Problem, Upstream, UpstreamError};
 
 /// What images are looked up in.
 pub(super) trait Images {
-    /// The digest that a reference stands for.
+    /// Returns the digest that a reference stands for; `None` if there is no such image.
     fn root(&self, reference: &Reference) -> Result<Option<Digest>, ContentError>;
 
     /// A manifest or index, verified.
@@ -29,7 +29,11 @@ pub(super) trait Images {
 impl Images for Arc<dyn Content> {
     fn root(&self, reference: &Reference) -> Result<Option<Digest>, ContentError> {
         match (reference.digest(), reference.tag()) {
-            (Some(digest), _) => Ok(Some(digest.clone())),
+            (Some(digest), _) => match self.as_ref().manifest(reference.name(), digest) {
+                Ok(None) => Ok(None),
+                Ok(Some(_)) | Err(ContentError::Damaged(_)) => Ok(Some(digest.clone())),
+                Err(error) => Err(error),
+            },
             (None, Some(tag)) => Ok(self.resolve(reference.name(), tag)?.map(|root| root.digest)),
             (None, None) => Ok(None),
         }

@@ -9,6 +9,7 @@ mod cluster_config;
 mod content;
 mod findings;
 mod images;
+mod locked;
 mod needs;
 mod nodes;
 mod objects;
@@ -18,6 +19,8 @@ mod report;
 mod repository;
 mod rolling;
 mod skew;
+#[cfg(test)]
+mod tests;
 mod worker_config;
 mod workloads;
 
