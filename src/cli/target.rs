@@ -115,7 +115,7 @@ impl OutputPath {
 pub(crate) fn check_rewritable(path: &Path) -> Result<(), CliError> {
     refuse_dash(path)?;
     match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(metadata) if metadata.is_dir() => Ok(file::examine_directory(path)?),
         Ok(metadata) if metadata.is_file() => match Place::examine(path)? {
             Place::File(_) => Ok(()),
             Place::Stream(_) | Place::Stdout | Place::Directory(_) => Err(not_seekable(path)),

@@ -91,12 +91,12 @@ impl Place {
                 check_directory(path, &real, Some(&metadata))?;
                 Ok(Self::File(real))
             }
-            Ok(metadata) => match unusual(&metadata) {
-                Unusual::Stream => {
+            Ok(metadata) => match obstacle(&metadata) {
+                None => {
                     check_writable(path, &real)?;
                     Ok(Self::Stream(real))
                 }
-                Unusual::Other(what) => Err(PlaceError::Unsuitable { path: path.to_owned(), what }),
+                Some(what) => Err(PlaceError::Unsuitable { path: path.to_owned(), what }),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if ends_with_separator(&real) {
@@ -149,10 +149,7 @@ pub fn check_derived(path: &Path) -> Result<(), PlaceError> {
         Ok(metadata) if metadata.is_file() => Ok(()),
         Ok(metadata) if metadata.is_symlink() => unsuitable("a symbolic link"),
         Ok(metadata) if metadata.is_dir() => unsuitable("a directory"),
-        Ok(metadata) => match unusual(&metadata) {
-            Unusual::Stream => unsuitable("a device or a FIFO"),
-            Unusual::Other(what) => unsuitable(what),
-        },
+        Ok(metadata) => unsuitable(obstacle(&metadata).unwrap_or("a device or a FIFO")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(PlaceError::Io { path: path.to_owned(), source }),
     }
@@ -259,30 +256,26 @@ fn real_path(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// What is neither a regular file nor a directory nor a link.
-enum Unusual {
-    Stream,
-    Other(&'static str),
-}
-
+/// Returns why nothing can be written in one pass to what is neither a regular file nor a directory nor a link, with an
+/// article; `None` if it can.
 #[cfg(unix)]
-fn unusual(metadata: &Metadata) -> Unusual {
+fn obstacle(metadata: &Metadata) -> Option<&'static str> {
     use std::os::unix::fs::FileTypeExt as _;
     let kind = metadata.file_type();
     if kind.is_char_device() || kind.is_fifo() {
-        Unusual::Stream
+        None
     } else if kind.is_block_device() {
-        Unusual::Other("a block device")
+        Some("a block device")
     } else if kind.is_socket() {
-        Unusual::Other("a socket")
+        Some("a socket")
     } else {
-        Unusual::Other("not a regular file")
+        Some("not a regular file")
     }
 }
 
 #[cfg(not(unix))]
-fn unusual(_metadata: &Metadata) -> Unusual {
-    Unusual::Other("not a regular file")
+fn obstacle(_metadata: &Metadata) -> Option<&'static str> {
+    Some("not a regular file")
 }
 
 /// Whether the path names an open file of a process: `/proc/self/fd/1`, or `/dev/fd/1`, which leads there.
@@ -320,10 +313,7 @@ fn examine_descriptor(path: &Path, real: PathBuf, number: u32) -> Result<Place, 
     match std::fs::metadata(&real) {
         Ok(metadata) if metadata.is_dir() => unsuitable("an open directory"),
         Ok(metadata) if metadata.is_file() => Ok(Place::Stream(real)),
-        Ok(metadata) => match unusual(&metadata) {
-            Unusual::Stream => Ok(Place::Stream(real)),
-            Unusual::Other(what) => unsuitable(what),
-        },
+        Ok(metadata) => obstacle(&metadata).map_or(Ok(Place::Stream(real)), unsuitable),
         Err(error) if error.kind() == io::ErrorKind::NotFound => unsuitable("not an open file"),
         Err(source) => Err(PlaceError::Io { path: path.to_owned(), source }),
     }

@@ -25,6 +25,7 @@ pub enum Readers {
 pub struct Replacement {
     file: NamedTempFile,
     destination: PathBuf,
+    #[cfg(unix)]
     readers: Readers,
 }
 
@@ -49,7 +50,12 @@ impl Replacement {
         }
         // The error names a file that nobody knows.
         let file = builder.tempfile_in(parent(destination)).map_err(|error| io::Error::from(error.kind()))?;
-        Ok(Self { file, destination: destination.to_owned(), readers })
+        Ok(Self {
+            file,
+            destination: destination.to_owned(),
+            #[cfg(unix)]
+            readers,
+        })
     }
 
     /// The file, to be written.
