@@ -15,7 +15,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use support::{
     command::Run,
-    site::{Serve, Site, dray},
+    site::{Serve, Site, dray, files_below},
     upstream,
 };
 
@@ -322,12 +322,19 @@ fn every_import_leaves_a_receipt_that_nobody_can_change() {
     let list = dray().args(["log", "list", "--store"]).arg(&store).succeed();
     assert!(list.contains("no verification"), "{list}");
 
-    let kept = store.join("imports/000001.json");
+    let receipt = |number: &str| {
+        let named = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(number);
+        let mut files = files_below(&store.join("imports")).into_iter();
+        files
+            .find(|path| named(path) && path.extension().is_some_and(|extension| extension == "json"))
+            .unwrap()
+    };
+    let kept = receipt("000001-");
     let good = fs::read_to_string(&kept).unwrap();
     fs::write(&kept, good.replace("\"images\":1", "\"images\":2")).unwrap();
-    check().fail_with(UNVERIFIED).says(&["receipt 1"]);
+    check().fail_with(UNVERIFIED).says(&["receipt 1", "put the files back", "accept-damage"]);
     fs::write(&kept, good).unwrap();
-    let newest = store.join("imports/000002.json");
+    let newest = receipt("000002-");
     fs::remove_file(&newest).unwrap();
     check().fail_with(UNVERIFIED).says(&["is not in the log"]);
     fs::copy(&second, &newest).unwrap();
@@ -393,4 +400,52 @@ fn the_order_of_signing_leaves_no_trace() {
     };
     let (a, b) = (signed("a.tar", ["plant.key", "second.key"]), signed("b.tar", ["second.key", "plant.key"]));
     assert!(a == b, "the bundles differ");
+}
+
+#[test]
+fn receipt_that_cannot_be_read_stops_an_older_bundle() {
+    let upstream = upstream::start();
+    let definition =
+        |sequence| DEFINITION.replace("name: plant-7", &format!("name: plant-7\n  sequence: {sequence}"));
+    let site = Site::new(&definition(1));
+    let store = site.path("store");
+    let (older, newer) = (site.path("older.tar"), site.path("newer.tar"));
+    for (sequence, bundle) in [(1, &older), (2, &newer)] {
+        fs::write(site.path("bundle.yaml"), definition(sequence)).unwrap();
+        fs::rename(site.bundle(upstream.address()), bundle).unwrap();
+    }
+    site.import(&newer, &store).succeed();
+    let receipt = files_below(&store.join("imports")).pop().unwrap();
+    let good = fs::read(&receipt).unwrap();
+    let prune = || {
+        let mut prune = dray();
+        prune.args(["prune", "--keep", "k0s@v1.36.3+k0s.2", "--store"]).arg(&store);
+        prune
+    };
+    for damaged in [&b""[..], &good[..good.len() / 2], br#"{"version":9,"kind":"import"}"#] {
+        fs::write(&receipt, damaged).unwrap();
+        let name = receipt.file_name().unwrap().to_str().unwrap();
+        for flags in [&[][..], &["--allow-rollback"]] {
+            let refused = site.import(&older, &store).args(flags).fail_with(UNVERIFIED);
+            refused.says(&[name, "put the files back", "dray log accept-damage"]);
+        }
+        prune().fail_with(UNVERIFIED).says(&[name]);
+        dray().args(["log", "list", "--store"]).arg(&store).fail_with(UNVERIFIED).says(&[name]);
+    }
+    // Nodes are served as before.
+    drop(Serve::start(&["--store", store.to_str().unwrap()]));
+
+    let mut accept = dray();
+    accept.args(["log", "accept-damage", "--store"]).arg(&store);
+    assert!(accept.succeed().contains("given up: imports/"));
+    assert!(accept.succeed().contains("no receipt is damaged"));
+    site.import(&older, &store).succeed();
+    let list = dray().args(["log", "list", "--store"]).arg(&store).succeed();
+    assert!(list.contains("1 receipt given up") && list.contains("damage"), "{list}");
+    let verified = dray().args(["log", "verify", "--store"]).arg(&store).succeed();
+    assert!(verified.contains("2 receipts") && verified.contains("1 damaged or lost"), "{verified}");
+    // What was given up counts again once it is back.
+    fs::write(&receipt, &good).unwrap();
+    let list = json(&dray().args(["log", "list", "--format", "json", "--store"]).arg(&store).succeed());
+    assert_eq!(list.as_array().unwrap().len(), 3);
 }

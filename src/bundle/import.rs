@@ -4,10 +4,9 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::Entry;
 use super::damage::Damage;
@@ -16,9 +15,11 @@ use crate::oci::{
     Digest, Document, MAX_MANIFEST_BYTES, ManifestError, Reference, RepositoryName, media_type,
 };
 use crate::resolve::{LockedBlob, LockedFile, LockedImage, tags_of};
-use crate::store::{Batch, HostedFile, ImportEntry, Store, StoreError, Writer};
+use crate::store::{
+    Author, Batch, Event, HostedFile, Import, LogEntry, Patience, Receipt, Store, StoreError, Writer,
+};
 use crate::text;
-use crate::trust::{self, KeyId, PrivateKey};
+use crate::trust::{self, KeyId};
 
 /// How many images a message names.
 const NAMED: usize = 5;
@@ -88,7 +89,10 @@ impl ImportError {
     pub fn is_verification(&self) -> bool {
         match self {
             Self::Bundle(error) => error.is_verification(),
-            Self::Rollback { .. } | Self::Replaced { .. } | Self::Manifest { .. } => true,
+            Self::Rollback { .. }
+            | Self::Replaced { .. }
+            | Self::Manifest { .. }
+            | Self::Store(StoreError::Log(_)) => true,
             Self::Store(_) | Self::NotHere { .. } => false,
         }
     }
@@ -104,91 +108,47 @@ pub struct ImportOptions<'a> {
     pub allow_expired: bool,
     /// Whether the images that are whole are taken when others are not.
     pub keep_going: bool,
-    /// Signs the receipt.
-    pub receipt_key: Option<&'a PrivateKey>,
+    /// Who imports, when, and with which key the receipt is signed.
+    pub author: Author<'a>,
+    /// How long to wait while another process changes the store.
+    pub patience: Patience<'a>,
     /// How many blobs are copied at the same time.
     pub threads: usize,
-    /// When this happens.
-    pub now: Timestamp,
     /// Is told of bytes as they are copied or found to be there.
     pub progress: &'a (dyn Fn(u64) + Sync),
 }
 
 impl Default for ImportOptions<'_> {
-    /// Makes no exception, tells nobody, and says that it is 1970.
+    /// Strict, silent, and dated at the epoch.
     fn default() -> Self {
         Self {
             verified_by: BTreeSet::new(),
             allow_rollback: false,
             allow_expired: false,
             keep_going: false,
-            receipt_key: None,
+            author: Author::default(),
+            patience: Duration::ZERO.into(),
             threads: 1,
-            now: Timestamp::UNIX_EPOCH,
             progress: &|_| (),
         }
     }
 }
 
-/// What the store remembers of an import: the receipt, and a link of the site's log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ImportRecord {
-    /// Counts the imports of the store from 1.
-    pub number: u64,
-    /// The digest of the record before this one, so that none can be changed or taken away unseen.
-    pub previous: Option<Digest>,
-    /// The name of the bundle.
-    pub name: String,
-    /// Its sequence number.
-    pub sequence: u64,
-    /// The digest of its bundle index.
-    pub digest: Digest,
-    /// When it was imported.
-    pub imported: Timestamp,
-    /// The trusted keys that had signed it.
-    pub verified_by: Vec<String>,
-    /// Whether it was imported without verification, which somebody had to ask for.
-    pub verification_skipped: bool,
-    /// Whether it replaced a newer bundle, which somebody had to ask for.
-    #[serde(default)]
-    pub rollback: bool,
-    /// Whether it had expired, which somebody had to allow.
-    #[serde(default)]
-    pub expired: bool,
-    /// The images of it that were damaged and so were not imported; what is here of them is what was here before.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub missing: Vec<Reference>,
-    /// The addresses of the plain files that were damaged.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub missing_files: Vec<String>,
-    /// The releases in it.
-    pub releases: Vec<String>,
-    /// How many images it brought.
-    pub images: usize,
-    /// How many blobs were copied; the others were there.
-    pub copied_blobs: usize,
-    /// How many bytes were copied.
-    pub copied_bytes: u64,
-}
-
-impl ImportRecord {
-    /// Whether a part of the bundle was damaged. Importing it again from a whole copy brings the rest.
-    pub fn is_partial(&self) -> bool {
-        !self.missing.is_empty() || !self.missing_files.is_empty()
-    }
+/// An import that was carried out.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// What was imported.
+    pub import: Import,
+    /// The receipt in the log of the store.
+    pub entry: LogEntry,
 }
 
 /// Imports `bundle`, whose signatures the caller has checked, into `store`.
-pub fn import(
-    bundle: &Bundle,
-    store: &Store,
-    options: &ImportOptions<'_>,
-) -> Result<ImportRecord, ImportError> {
-    let writer = store.writer("dray import", std::time::Duration::ZERO)?;
-    let expired = bundle.lock().is_expired(options.now);
+pub fn import(bundle: &Bundle, store: &Store, options: &ImportOptions<'_>) -> Result<Imported, ImportError> {
+    let writer = store.writer("dray import", options.patience)?;
+    let expired = bundle.lock().is_expired(options.author.now);
     if expired && !options.allow_expired {
-        bundle.check_expiry(options.now)?;
+        bundle.check_expiry(options.author.now)?;
     }
     let rollback = check_sequence(bundle, store, options.allow_rollback)?;
     check_required(bundle, store)?;
@@ -211,14 +171,10 @@ pub fn import(
         }
     }
     publish_bundle(bundle, &writer, &mut batch, &lost)?;
-    let newest = store.import_log()?.pop();
-    let record = ImportRecord {
-        number: newest.as_ref().map_or(0, |entry| entry.number) + 1,
-        previous: newest.map(|entry| Digest::sha256(entry.record.as_bytes())),
+    let import = Import {
         name: lock.name.to_string(),
         sequence: lock.sequence,
         digest: bundle.index().digest.clone(),
-        imported: options.now,
         verified_by: options.verified_by.iter().map(ToString::to_string).collect(),
         verification_skipped: options.verified_by.is_empty(),
         rollback,
@@ -235,41 +191,36 @@ pub fn import(
         copied_blobs: copied.blobs,
         copied_bytes: copied.bytes,
     };
-    let receipt = serde_json::to_string(&record).expect("a record has nothing that JSON cannot hold");
-    batch.record_import(ImportEntry {
-        number: record.number,
-        signature: options.receipt_key.map(|key| key.sign(receipt.as_bytes())),
-        record: receipt,
-    });
+    let entry = batch.record(Event::Import(import.clone()), &options.author)?;
     batch.commit()?;
-    Ok(record)
+    Ok(Imported { import, entry })
 }
 
 /// Refuses a bundle that is older than what the store has of the same name. Says whether it is one and was allowed.
+///
+/// No exception is made for a log that cannot be relied on: a receipt that cannot be read may be that of a newer bundle.
 fn check_sequence(bundle: &Bundle, store: &Store, allow_rollback: bool) -> Result<bool, ImportError> {
     let lock = bundle.lock();
-    let present = store
-        .imports()?
-        .into_iter()
-        .filter_map(|record| serde_json::from_value::<ImportRecord>(record).ok())
-        .filter(|record| record.name == lock.name.as_str())
-        .max_by_key(|record| record.sequence);
+    let receipts = store.imports()?;
+    let imports = receipts.iter().filter_map(Receipt::import);
+    let present =
+        imports.filter(|import| import.name == lock.name.as_str()).max_by_key(|import| import.sequence);
     let Some(present) = present else { return Ok(false) };
     if allow_rollback {
         return Ok(present.sequence > lock.sequence);
     }
     if present.sequence > lock.sequence {
         return Err(ImportError::Rollback {
-            name: present.name,
+            name: present.name.clone(),
             present: present.sequence,
             offered: lock.sequence,
         });
     }
     if present.sequence == lock.sequence && present.digest != bundle.index().digest {
         return Err(ImportError::Replaced {
-            name: present.name,
+            name: present.name.clone(),
             sequence: present.sequence,
-            present: present.digest,
+            present: present.digest.clone(),
         });
     }
     Ok(false)

@@ -27,7 +27,7 @@ mod volume;
 mod write;
 
 pub use damage::Damage;
-pub use import::{ImportError, ImportOptions, ImportRecord, import};
+pub use import::{ImportError, ImportOptions, Imported, import};
 pub use inventory::{Inventory, InventoryError, MAX_INVENTORY_BYTES};
 pub use media::{Absent, Media, Why};
 pub use parity::{ParityShare, ParseParityShareError, Recovery};

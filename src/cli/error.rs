@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use dray::store::StoreError;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -106,6 +107,28 @@ impl fmt::Display for CliError {
             write!(f, "\n  hint: {hint}")?;
         }
         Ok(())
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        let full = error.is_storage_full();
+        match error {
+            StoreError::Log(_) => Self::new(Kind::Verification, error)
+                .hint(
+                    "put the files back, from a backup or from the copies that `dray import --receipt` made; what a \
+                     newer dray wrote, a newer dray reads",
+                )
+                .hint(
+                    "if they are lost for good, let `dray log accept-damage` record that the log goes on without them: \
+                     bundles older than those that they recorded can be imported then",
+                ),
+            StoreError::Busy { .. } => Self::failed(error).hint("wait longer with --wait, such as --wait 30m"),
+            _ if full => Self::failed(error).hint(
+                "the disk is full: free some space, then run the same command again; what was copied stays",
+            ),
+            _ => Self::failed(error),
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use dray::bundle::{self, Bundle, Destination, ImportError, ImportOptions, ImportRecord, Media};
+use dray::bundle::{self, Bundle, Destination, ImportError, ImportOptions, Imported, Media};
 use dray::file::{self, Readers};
 use dray::oci::{Reference, TagMeaning};
-use dray::store::{Content as _, Store, StoreError};
+use dray::store::{Content as _, Import as ImportRecord, Store, StoreError};
 use serde_json::json;
 
 use super::error::{CliError, Kind};
@@ -17,6 +17,7 @@ use super::output::{counted, human_bytes};
 use super::push;
 use super::runtime::{self, Context};
 use super::target::{self, OutputPath};
+use super::writing::{Operator, Wait};
 
 /// Verify bundles and make them servable from a store, or push them into a registry
 ///
@@ -53,6 +54,8 @@ pub(crate) struct Import {
     /// Sign the receipts with this private key of the site
     #[arg(long, value_name = "KEY")]
     receipt_key: Option<PathBuf>,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 impl Import {
@@ -72,7 +75,7 @@ impl Import {
         // Without a destination there is a store.
         let directory = self.store.unwrap_or_default();
         let receipt_key = inputs::private_keys(self.receipt_key.as_slice())?.pop().map(Arc::new);
-        let mut records = Vec::new();
+        let (mut written, mut imports) = (Vec::new(), Vec::new());
         let all = Media::open_all(&self.bundles)?;
         if let Some(target) = &mut output {
             target.protect(all.iter().flat_map(Media::paths))?;
@@ -87,44 +90,47 @@ impl Import {
             // Threads wait for the disk more than for each other: while one makes its blob durable, others hash.
             let (threads, allow_rollback) = (context.global.concurrency.into(), self.allow_rollback);
             let keep_going = self.keep_going;
-            let (allow_expired, receipt_key) = (self.trust.allow_expired, receipt_key.clone());
+            let allow_expired = self.trust.allow_expired;
+            let (output, wait, who) = (context.output.clone(), self.wait, Operator::new(receipt_key.clone()));
             let importing = store.clone();
-            let (record, disputed) = runtime::block_on_work(move || {
+            let (imported, disputed) = runtime::block_on_work(move || {
+                let waiting = |holder: &str| output.waiting(holder);
                 let options = ImportOptions {
                     verified_by: keys.unwrap_or_default(),
                     allow_rollback,
                     allow_expired,
                     keep_going,
-                    receipt_key: receipt_key.as_deref(),
+                    author: who.author(),
+                    patience: wait.patience(&waiting),
                     threads,
-                    now: jiff::Timestamp::now(),
                     progress: &|bytes| progress.inc(bytes),
                 };
-                let record = bundle::import(&bundle, &importing, &options)?;
-                Ok((record, disputed(&bundle, &importing)?))
+                let imported = bundle::import(&bundle, &importing, &options)?;
+                Ok((imported, disputed(&bundle, &importing)?))
             })?;
             bar.finish_and_clear();
             inputs::warn_of_disputed(context, disputed.into_iter());
             if let Some(directory) = receipts {
-                copy_receipt(&store, &record, directory)?;
+                copy_receipt(&imported, directory)?;
             }
-            records.push(record);
+            written.push(imported.entry.receipt);
+            imports.push(imported.import);
         }
-        let summary: String = records.iter().map(line).collect();
-        let wants = wants(&records);
+        let summary: String = imports.iter().map(line).collect();
+        let wants = wants(&imports);
         if wants.is_empty() {
-            return context.output.result(&records, || summary);
+            return context.output.result(&written, || summary);
         }
         if let Some(target) = &output {
             target.write(wants.into_bytes())?;
-            context.output.result(&records, || summary)?;
+            context.output.result(&written, || summary)?;
         } else {
             // The list is what a script redirects.
             context.output.note(summary.trim_end());
-            context.output.result(&records, || wants)?;
+            context.output.result(&written, || wants)?;
         }
         let missing: usize =
-            records.iter().map(|record| record.missing.len() + record.missing_files.len()).sum();
+            imports.iter().map(|import| import.missing.len() + import.missing_files.len()).sum();
         let partial =
             CliError::new(Kind::Incomplete, format!("{missing} images or files are damaged and missing"));
         Err(partial.hint(
@@ -174,17 +180,17 @@ fn open_damaged(media: Media) -> Result<Bundle, CliError> {
 }
 
 /// Copies the receipt of an import, and its signature, as `NUMBER-NAME.json` and `NUMBER-NAME.json.sig`.
-fn copy_receipt(store: &Store, record: &ImportRecord, directory: &Path) -> Result<(), CliError> {
-    let Some(entry) = store.import_entry(record.number)? else { return Ok(()) };
+fn copy_receipt(imported: &Imported, directory: &Path) -> Result<(), CliError> {
+    let Imported { import, entry } = imported;
     fs_err::create_dir_all(directory)?;
-    let name = format!("{:06}-{}.json", entry.number, record.name);
+    let name = format!("{:06}-{}.json", entry.receipt.number, import.name);
     let write = |path: PathBuf, bytes: &[u8]| {
         file::replace(&path, bytes, Readers::Usual).map_err(|error| {
             target::with_disk_hint(CliError::failed(format!("{}: {error}", path.display())), &error)
         })
     };
-    write(directory.join(&name), entry.record.as_bytes())?;
-    if let Some(signature) = &entry.signature {
+    write(directory.join(&name), entry.record())?;
+    if let Some(signature) = entry.signature() {
         write(directory.join(name + ".sig"), signature)?;
     }
     Ok(())
@@ -203,20 +209,6 @@ impl From<ImportError> for CliError {
             }
             other if other.is_verification() => Self::new(Kind::Verification, other),
             other => Self::failed(other),
-        }
-    }
-}
-
-impl From<StoreError> for CliError {
-    fn from(error: StoreError) -> Self {
-        let full = error.is_storage_full();
-        let error = Self::failed(error);
-        if full {
-            error.hint(
-                "the disk is full: free some space, then run the same command again; what was copied stays",
-            )
-        } else {
-            error
         }
     }
 }

@@ -42,6 +42,7 @@ mod upgrade_plan;
 mod upstream;
 mod verify;
 mod wants;
+mod writing;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

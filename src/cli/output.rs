@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,16 +15,17 @@ use serde::Serialize;
 use super::error::{CliError, Kind};
 use super::global::{Format, Global};
 
-/// Prints for one run of the command.
+/// Prints for one run of the command. Clones print to the same place.
+#[derive(Clone)]
 pub(crate) struct Output {
     format: Format,
     quiet: bool,
     colour: bool,
     bars: MultiProgress,
     /// Whether stdout has a result, so that an error is not printed there as well.
-    has_result: AtomicBool,
+    has_result: Arc<AtomicBool>,
     /// Whether stdout is for data, so that nothing else is printed there.
-    data_on_stdout: AtomicBool,
+    data_on_stdout: Arc<AtomicBool>,
 }
 
 impl Output {
@@ -38,8 +40,8 @@ impl Output {
             quiet: global.quiet,
             colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             bars,
-            has_result: AtomicBool::new(false),
-            data_on_stdout: AtomicBool::new(false),
+            has_result: Arc::default(),
+            data_on_stdout: Arc::default(),
         }
     }
 
@@ -86,6 +88,11 @@ impl Output {
         if !self.quiet {
             self.line_after("", &message.to_string());
         }
+    }
+
+    /// Says that another process has the store.
+    pub(crate) fn waiting(&self, holder: &str) {
+        self.note(format!("waiting for {holder} to release the store"));
     }
 
     /// Warns; also when quiet.

@@ -1,7 +1,6 @@
 //! `dray scrub`
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use dray::store::Store;
@@ -10,9 +9,7 @@ use serde_json::json;
 use super::error::{CliError, Kind};
 use super::output::{counted, human_bytes};
 use super::runtime::Context;
-
-/// How long to wait for a writer when something must be put aside.
-const PATIENCE: Duration = Duration::from_mins(1);
+use super::writing::Wait;
 
 /// Read a store again as a whole and find what the disk has damaged
 ///
@@ -23,12 +20,15 @@ pub(crate) struct Scrub {
     /// The store
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 impl Scrub {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let store = Store::open(&self.store).map_err(CliError::failed)?;
-        let scrubbed = store.scrub(PATIENCE, &mut |_, _| {}).map_err(CliError::failed)?;
+        let waiting = |holder: &str| context.output.waiting(holder);
+        let scrubbed = store.scrub(self.wait.patience(&waiting), &mut |_, _| {})?;
         let value = json!({
             "blobs": scrubbed.blobs,
             "bytes": scrubbed.bytes,

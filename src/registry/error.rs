@@ -177,6 +177,7 @@ impl From<StoreError> for ApiError {
             StoreError::NotAStore(_)
             | StoreError::NotEmpty(_)
             | StoreError::Version { .. }
+            | StoreError::Log(_)
             | StoreError::Io(_) => Self::internal(error),
         }
     }

@@ -90,6 +90,11 @@ impl Staged {
         self.file.persist(&self.destination).map_err(|e| e.error)?;
         Ok(self.destination)
     }
+
+    /// Gives the file its name, which no other file may have. The folder is there and is synced by the caller.
+    pub(super) fn place_new(self) -> io::Result<()> {
+        self.file.persist_noclobber(&self.destination).map_err(|e| e.error)
+    }
 }
 
 /// Makes the bytes of a file durable.

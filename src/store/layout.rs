@@ -10,12 +10,13 @@
 //! repositories/<name>/blobs/<algorithm>-<hex>       this repository has the blob; one byte long when a push counts on it
 //! repositories/<name>/referrers/<algorithm>-<hex of the subject>/<algorithm>-<hex>.json   descriptor
 //! files/<path>/<host>.json                          plain file with that address upstream: repository, digest, size
-//! imports/<number>.json                             what was imported, oldest first; each names the one before by digest
-//! imports/<number>.sig                              its signature in DER, where the site signs receipts
+//! imports/<writer>/<number>-<hex>.json              receipt: what happened, and the digest of the one before; <hex> is its own
+//! imports/<writer>/<number>-<hex>.sig               its signature in DER, where the site signs receipts
+//! imports/<number>.json, imports/<number>.sig       receipts of layout 1; the chain of the store's own id continues them
 //! publish.json                                      tags in the middle of being published together
 //! batch.json                                        files in the middle of being added, before that
 //! wants.json                                        what was asked for in vain, kept by the registry
-//! lock, lock.holder                                 one writer at a time, and who that is
+//! lock, lock.holder, lock.turn                      one writer at a time, who that is, and who is next
 //! damaged/<algorithm>-<hex>                         content that a scrub found damaged
 //! tmp/, uploads/                                    files on their way in
 //! ```
@@ -57,6 +58,10 @@ impl Layout {
 
     pub(super) fn lock(&self) -> PathBuf {
         self.root.join("lock")
+    }
+
+    pub(super) fn turn(&self) -> PathBuf {
+        self.root.join("lock.turn")
     }
 
     pub(super) fn lock_holder(&self) -> PathBuf {
@@ -104,14 +109,6 @@ impl Layout {
     /// Where content goes that turned out damaged.
     pub(super) fn damaged(&self, digest: &Digest) -> PathBuf {
         self.root.join("damaged").join(digest_file(digest))
-    }
-
-    pub(super) fn import(&self, number: u64) -> PathBuf {
-        self.imports().join(format!("{number:06}.json"))
-    }
-
-    pub(super) fn import_signature(&self, number: u64) -> PathBuf {
-        self.imports().join(format!("{number:06}.sig"))
     }
 
     pub(super) fn uploads(&self) -> PathBuf {

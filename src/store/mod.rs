@@ -4,14 +4,17 @@
 //! that a reader sees the old content or the new and nothing between. Readers need no lock; one writer at a time holds
 //! one, and serving goes on meanwhile. How names become files: `layout.rs`.
 
+mod chain;
 mod content;
 mod durable;
 mod id;
 mod layout;
 mod lock;
+mod log;
 mod new_file;
 mod publication;
 mod read;
+mod receipt;
 mod record;
 mod remove;
 mod scrub;
@@ -27,10 +30,16 @@ use std::sync::Arc;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+pub use chain::{Author, OwnChain};
 pub use content::{Blob, Content, ContentError, HostedFile, Manifest, Usage};
 pub use durable::write_file;
 pub use id::{ParseUploadIdError, UploadId};
-pub use lock::Writer;
+pub use lock::{Patience, Writer};
+pub use log::{Log, LogEntry, LogError, LogReport, MAX_RECEIPT_BYTES};
+pub use receipt::{
+    AcceptDamage, Change, Changed, Changes, Event, Import, Prune, RECEIPT_VERSION, Receipt, ReceiptDamage,
+    ReceiptError,
+};
 pub use scrub::Scrubbed;
 pub use sweep::{Sweep, Swept};
 pub use upload::Upload;
@@ -42,8 +51,20 @@ use id::{is_random_id, random_id};
 use layout::Layout;
 use record::{MAX_RECORD, bounded, json};
 
-/// The version of the layout that this program reads and writes.
-const VERSION: u32 = 1;
+/// The version of the layout that this program writes. It reads and continues version 1 as well.
+const VERSION: u32 = 2;
+/// What file systems and operating systems put into a volume by themselves.
+const OF_VOLUMES: [&str; 9] = [
+    "lost+found",
+    "System Volume Information",
+    "$RECYCLE.BIN",
+    ".DS_Store",
+    ".Spotlight-V100",
+    ".Trashes",
+    ".fseventsd",
+    ".snapshot",
+    "aquota.user",
+];
 
 /// Why a store cannot be opened or changed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +83,9 @@ pub enum StoreError {
         /// The version that it has.
         found: u32,
     },
+    /// Receipts are damaged or lost, so that nothing can be decided that rests on them.
+    #[error("the log of the store cannot be relied on:{}", log::lines(.0))]
+    Log(Vec<ReceiptDamage>),
     /// Another process is changing the store.
     #[error("the store {path} is being changed by {holder}; try again when it is done")]
     Busy {
@@ -128,17 +152,6 @@ struct Inner {
     publication: publication::Cache,
 }
 
-/// What the store keeps of an import: its record byte by byte, and the signature of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImportEntry {
-    /// Counts the imports of this store from 1.
-    pub number: u64,
-    /// The record, which is JSON.
-    pub record: String,
-    /// The signature of the record in DER, where the site signs its receipts.
-    pub signature: Option<Vec<u8>>,
-}
-
 /// What marks a directory as a store.
 #[derive(Serialize, Deserialize)]
 struct Marker {
@@ -167,7 +180,7 @@ impl Store {
             Err(error) => return Err(error.into()),
         };
         let AnyMarker { version } = json(&marker, &bytes)?;
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(StoreError::Version { path: directory.to_owned(), found: version });
         }
         let Marker { id, .. } = json(&marker, &bytes)?;
@@ -193,11 +206,13 @@ impl Store {
         fs::create_dir_all(directory)?;
         let layout = Layout::new(directory);
         for entry in fs::read_dir(directory)? {
+            let entry = entry?;
             // A creation that was interrupted left nothing but empty directories of ours.
-            let path = entry?.path();
+            let path = entry.path();
             let ours =
                 [layout.temporary(), layout.blobs(), layout.repositories(), layout.imports()].contains(&path);
-            if !ours {
+            let of_volume = OF_VOLUMES.iter().any(|name| entry.file_name().eq_ignore_ascii_case(name));
+            if !ours && !of_volume {
                 return Err(StoreError::NotEmpty(directory.to_owned()));
             }
         }
@@ -229,10 +244,23 @@ impl Store {
         Ok(self.0.layout.blob(digest).try_exists()?)
     }
 
+    /// Marks a store of layout 1 as one of layout 2 before something is added that a program of then would overlook.
+    fn open_layout(&self) -> Result<(), StoreError> {
+        let marker = self.layout().marker();
+        let Some(bytes) = bounded(&marker, MAX_RECORD)? else { return Ok(()) };
+        if json::<AnyMarker>(&marker, &bytes)?.version < VERSION {
+            let upgraded = Marker { version: VERSION, id: self.id().to_owned() };
+            durable::write_json(self.path(), &marker, &upgraded)?;
+        }
+        Ok(())
+    }
+
     fn layout(&self) -> &Layout {
         &self.0.layout
     }
 }
 
+#[cfg(test)]
+mod log_tests;
 #[cfg(test)]
 mod tests;

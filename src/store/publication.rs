@@ -16,9 +16,10 @@ use crate::oci::{RepositoryName, Tag, TagMeaning};
 
 use super::durable::{Dirty, Staged, remove, stage, sync_file, write_json};
 use super::layout::Layout;
+use super::log::Written;
 use super::record::{TagRecord, bounded, json};
 use super::verify::Stamp;
-use super::{ContentError, ImportEntry, StoreError, undo};
+use super::{ContentError, StoreError, undo};
 
 /// The largest set: several hundred thousand tags.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
@@ -31,8 +32,8 @@ pub(super) struct Publication {
     /// Those of the deleted tags to which pinned references disagree from now on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     disputed: BTreeMap<RepositoryName, BTreeSet<Tag>>,
-    /// The record of the import that brings them.
-    import: Option<ImportEntry>,
+    /// The receipt of the import that brings them.
+    import: Option<Written>,
 }
 
 impl Publication {
@@ -45,8 +46,13 @@ impl Publication {
         self.tags.entry(name.clone()).or_default().insert(tag.clone(), meaning.and_then(TagRecord::of));
     }
 
-    pub(super) fn record(&mut self, import: ImportEntry) {
-        self.import = Some(import);
+    pub(super) fn record(&mut self, receipt: Written) {
+        self.import = Some(receipt);
+    }
+
+    /// Whether a receipt becomes visible with the tags.
+    pub(super) fn has_receipt(&self) -> bool {
+        self.import.is_some()
     }
 
     /// Whether the set says something about a tag.
@@ -102,12 +108,8 @@ impl Publication {
             placed.push(staged.place(dirty)?);
             Ok(())
         };
-        if let Some(ImportEntry { number, record, signature }) = &self.import {
-            place(stage(&layout.temporary(), &layout.import(*number), record.as_bytes())?, &mut dirty)?;
-            if let Some(signature) = signature {
-                let path = layout.import_signature(*number);
-                place(stage(&layout.temporary(), &path, signature)?, &mut dirty)?;
-            }
+        for (path, bytes) in self.import.iter().flat_map(Written::files) {
+            place(stage(&layout.temporary(), &layout.root().join(path), bytes)?, &mut dirty)?;
         }
         for (name, tags) in &self.tags {
             let Some(repository) = layout.repository(name) else { continue };

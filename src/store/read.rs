@@ -11,9 +11,10 @@ use fs_err as fs;
 use crate::oci::{Algorithm, Descriptor, Digest, MAX_MANIFEST_BYTES, RepositoryName, Tag, TagMeaning};
 
 use super::layout::{Repository, parse_digest_file, parse_escaped};
-use super::record::{MAX_RECORD, ManifestRecord, TagRecord, bounded, file_names, json, named, record};
+use super::receipt::Receipt;
+use super::record::{ManifestRecord, TagRecord, bounded, file_names, named, record};
 use super::verify::Stamp;
-use super::{Blob, Content, ContentError, HostedFile, ImportEntry, Manifest, Store, StoreError, Usage};
+use super::{Blob, Content, ContentError, HostedFile, Manifest, Store, StoreError, Usage};
 
 /// The first `limit` of `names` after `after`.
 fn page<T>(names: BTreeSet<T>, text: impl Fn(&T) -> &str, after: Option<&str>, limit: usize) -> Vec<T> {
@@ -119,34 +120,10 @@ impl Store {
         Ok(tags.into_iter().collect())
     }
 
-    /// The records of all imports, oldest first.
-    pub fn imports(&self) -> Result<Vec<serde_json::Value>, StoreError> {
-        let parsed = self.import_log()?.into_iter().map(|entry| {
-            json(&self.layout().import(entry.number), entry.record.as_bytes()).map_err(StoreError::from)
-        });
-        parsed.collect()
-    }
-
-    /// The records of all imports as they were written, with their signatures, oldest first.
-    pub fn import_log(&self) -> Result<Vec<ImportEntry>, StoreError> {
-        let mut numbers: Vec<u64> = Vec::new();
-        for file in file_names(&self.layout().imports())?.into_iter().flatten() {
-            numbers.extend(file?.strip_suffix(".json").and_then(|number| number.parse::<u64>().ok()));
-        }
-        numbers.sort_unstable();
-        numbers.into_iter().filter_map(|number| self.import_entry(number).transpose()).collect()
-    }
-
-    /// The record of the import `number`; none when there is none.
-    pub fn import_entry(&self, number: u64) -> Result<Option<ImportEntry>, StoreError> {
-        let path = self.layout().import(number);
-        let Some(record) = bounded(&path, MAX_RECORD)? else { return Ok(None) };
-        let record = String::from_utf8(record).map_err(|error| ContentError::Invalid {
-            path: path.display().to_string(),
-            reason: error.to_string(),
-        })?;
-        let signature = bounded(&self.layout().import_signature(number), MAX_RECORD)?;
-        Ok(Some(ImportEntry { number, record, signature }))
+    /// The receipts of all imports, oldest first. It is an error that any receipt cannot be relied on.
+    pub fn imports(&self) -> Result<Vec<Receipt>, StoreError> {
+        let entries = self.log()?.sound()?.entries.into_iter();
+        Ok(entries.map(|entry| entry.receipt).filter(|receipt| receipt.import().is_some()).collect())
     }
 }
 

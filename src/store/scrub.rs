@@ -1,14 +1,12 @@
 //! Reading everything again to find what the disk has damaged, beside a registry that serves the store.
 
-use std::time::Duration;
-
 use fs_err as fs;
 
 use crate::oci::Digest;
 
 use super::durable::Dirty;
 use super::verify::{Stamp, matches};
-use super::{Store, StoreError};
+use super::{Patience, Store, StoreError};
 
 /// What a scrub found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,11 +27,12 @@ impl Store {
     /// with its size, before it is read.
     ///
     /// A writer is held up only while something is put aside, for which this waits up to `patience`.
-    pub fn scrub(
-        &self,
-        patience: Duration,
+    pub fn scrub<'a>(
+        &'a self,
+        patience: impl Into<Patience<'a>>,
         progress: &mut dyn FnMut(&Digest, u64),
     ) -> Result<Scrubbed, StoreError> {
+        let patience = patience.into();
         let mut scrubbed = Scrubbed::default();
         let mut found = Vec::new();
         self.each_blob(|digest, metadata| {
@@ -64,7 +63,7 @@ impl Store {
     }
 
     /// Moves damaged content away, unless it has been replaced since it was read.
-    fn put_aside(&self, digest: &Digest, stamp: Stamp, patience: Duration) -> Result<bool, StoreError> {
+    fn put_aside(&self, digest: &Digest, stamp: Stamp, patience: Patience<'_>) -> Result<bool, StoreError> {
         let _writer = self.writer("dray scrub", patience)?;
         let path = self.layout().blob(digest);
         if Stamp::of(&fs::metadata(&path)?) != stamp {

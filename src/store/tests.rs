@@ -247,8 +247,13 @@ fn a_publication_that_was_interrupted_is_seen_whole_and_finished() {
     publication.set(&name("a"), &tag("gone"), None);
     publication.set(&name("a"), &tag("pins"), Some(TagMeaning::Disputed));
     publication.set(&name("a"), &tag("2"), Some(TagMeaning::Unpinned(first.clone())));
-    publication.record(import_entry(1, &serde_json::json!({"bundle": "plant-7"})));
     durable::write_json(&store.layout().temporary(), &store.layout().publication(), &publication).unwrap();
+    // With the receipt in the form of layout 1.
+    let path = store.layout().publication();
+    let mut interrupted: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let receipt = log_tests::first_version(1, None, 5);
+    interrupted["import"] = serde_json::json!({"number": 1, "record": receipt, "signature": [48, 0]});
+    fs::write(&path, interrupted.to_string()).unwrap();
     fs::write(store.layout().temporary().join("left-over"), b"x").unwrap();
     drop(writer);
 
@@ -262,7 +267,9 @@ fn a_publication_that_was_interrupted_is_seen_whole_and_finished() {
     assert!(store.imports().unwrap().is_empty());
     drop(store.writer("test", NOW).unwrap());
     check(&store);
-    assert_eq!(store.imports().unwrap(), [serde_json::json!({"bundle": "plant-7"})]);
+    assert_eq!(fs::read_to_string(store.path().join("imports/000001.json")).unwrap(), receipt);
+    assert_eq!(fs::read(store.path().join("imports/000001.sig")).unwrap(), [48, 0]);
+    assert_eq!(store.imports().unwrap()[0].import().unwrap().sequence, 5);
     assert!(!store.layout().publication().exists());
     assert_eq!(fs::read_dir(store.layout().temporary()).unwrap().count(), 0);
 }
@@ -289,7 +296,7 @@ fn tag_record_says_which_kind_of_reference_set_it() {
     let add = |of: &str, meaning| {
         let mut batch = writer.batch();
         batch.add_meaning(&name("a"), &tag(of), meaning).unwrap();
-        batch.record_import(import_entry(1, &serde_json::json!({})));
+        batch.record(log_tests::import(1), &Author::default()).unwrap();
         batch.commit().unwrap();
         store.resolve(&name("a"), &tag(of)).unwrap()
     };
@@ -309,7 +316,7 @@ fn disputed_tag_is_remembered_until_it_is_pushed() {
     for pin in [&one, &other, &one] {
         let mut batch = writer.batch();
         batch.add_meaning(&name("a"), &tag("pin"), TagMeaning::Pinned(pin.clone())).unwrap();
-        batch.record_import(import_entry(1, &serde_json::json!({})));
+        batch.record(log_tests::import(1), &Author::default()).unwrap();
         batch.commit().unwrap();
     }
     assert_eq!(store.meaning(&name("a"), &tag("pin")).unwrap(), Some(TagMeaning::Disputed));
@@ -324,28 +331,6 @@ fn disputed_tag_is_remembered_until_it_is_pushed() {
     assert_eq!(store.disputed_tags(&name("a")).unwrap(), []);
 }
 
-fn import_entry(number: u64, record: &serde_json::Value) -> ImportEntry {
-    ImportEntry { number, record: record.to_string(), signature: Some(vec![0x30, 0]) }
-}
-
-#[test]
-fn import_records_are_numbered() {
-    let (_directory, store) = store();
-    let writer = store.writer("test", NOW).unwrap();
-    for sequence in 1..=3 {
-        let mut batch = writer.batch();
-        put_image(&mut batch, "a", "1");
-        batch.record_import(import_entry(sequence, &serde_json::json!({"sequence": sequence})));
-        batch.commit().unwrap();
-    }
-    let sequences: Vec<_> =
-        store.imports().unwrap().iter().map(|i| i["sequence"].as_u64().unwrap()).collect();
-    assert_eq!(sequences, [1, 2, 3]);
-    let second = store.import_entry(2).unwrap().unwrap();
-    assert_eq!(second, import_entry(2, &serde_json::json!({"sequence": 2})));
-    assert_eq!(store.import_entry(4).unwrap(), None);
-}
-
 #[test]
 fn one_writer_at_a_time_who_is_named() {
     let (_directory, store) = store();
@@ -353,7 +338,7 @@ fn one_writer_at_a_time_who_is_named() {
     let writer = store.writer("dray import", NOW).unwrap();
     for taken in [&store, &other] {
         let error = taken.writer("dray prune", Duration::from_millis(50)).unwrap_err().to_string();
-        assert!(error.contains(&format!("dray import (process {})", std::process::id())), "{error}");
+        assert!(error.contains(&format!("`dray import` (pid {})", std::process::id())), "{error}");
     }
     let waiting = std::thread::spawn(move || other.writer("dray prune", Duration::from_secs(20)).is_ok());
     drop(writer);

@@ -13,7 +13,7 @@ use super::layout::Repository;
 use super::new_file::NewFile;
 use super::publication::Publication;
 use super::record::{ManifestRecord, bounded};
-use super::{Content as _, HostedFile, ImportEntry, Store, StoreError, Writer, undo};
+use super::{Content as _, HostedFile, Store, StoreError, Writer, undo};
 
 impl Writer {
     /// The store that is being written.
@@ -235,11 +235,6 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Adds the record of an import, which becomes visible with the tags.
-    pub fn record_import(&mut self, entry: ImportEntry) {
-        self.publication.record(entry);
-    }
-
     /// Makes all blobs durable, then the manifests, and then the tags visible. When this returns, a power failure changes
     /// nothing any more.
     pub fn commit(self) -> Result<(), StoreError> {
@@ -266,6 +261,9 @@ impl Batch<'_> {
         }
         self.writer.note_dirty(dirty);
         self.writer.sync()?;
+        if self.publication.has_receipt() {
+            self.writer.store.open_layout()?;
+        }
         self.publication.publish(self.writer.store.layout())?;
         let mut dirty = Dirty::default();
         for path in &self.removals {

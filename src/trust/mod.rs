@@ -7,7 +7,6 @@
 mod attestation;
 mod key;
 mod keyring;
-mod log;
 mod policy;
 mod signature;
 mod signatures;
@@ -15,7 +14,6 @@ mod signatures;
 pub use attestation::{Attestation, SIGSTORE_BUNDLE, signed_bytes, statement};
 pub use key::{KeyError, KeyId, PrivateKey, PublicKey};
 pub use keyring::{KeyringError, read_keys, read_policy};
-pub use log::{LogEntry, LogError, LogReport, verify_log};
 pub use policy::{Policy, TrustError};
 pub use signature::{
     SIGNATURE_CONFIG, SIGNATURE_LAYER, Signature, SignatureManifest, payload, signature_tag,

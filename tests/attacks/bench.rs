@@ -10,7 +10,7 @@ use std::{
 use dray::{
     bundle::{Bundle, BundleError, ImportError, ImportOptions, ServeError, ServedBundles, import},
     oci::{Descriptor, Digest, media_type},
-    store::{Blob, Content, ContentError, Store},
+    store::{Author, Blob, Content, ContentError, Store},
     trust::{self, Attestation, Claim, KeyId, Policy, PrivateKey, Signatures},
 };
 use jiff::Timestamp;
@@ -218,8 +218,8 @@ impl Bench {
     /// What `dray import` does.
     pub(crate) fn import(&self, path: &Path, sight: Sight) -> Result<(), ImportError> {
         let (bundle, verified_by) = self.open(path, sight)?;
-        let options =
-            ImportOptions { verified_by, threads: 2, now: Timestamp::now(), ..ImportOptions::default() };
+        let author = Author { now: Timestamp::now(), ..Author::default() };
+        let options = ImportOptions { verified_by, threads: 2, author, ..ImportOptions::default() };
         import(&bundle, &self.store, &options).map(drop)
     }
 

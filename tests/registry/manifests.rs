@@ -345,7 +345,7 @@ fn a_store_that_another_process_changes_is_not_pushed_to() {
     });
     site.get("/v2/").expect(200);
     let response = push.join().unwrap().expect(503);
-    assert!(response.text().contains("dray import (process"), "{}", response.text());
+    assert!(response.text().contains("`dray import` (pid"), "{}", response.text());
     assert_eq!(response.header("retry-after"), "10");
     drop(import);
     put(&site, "/v2/a/manifests/v1", media_type::OCI_MANIFEST, &image(&json!({}))).expect(201);

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use super::RetainError;
 use crate::bundle::LOCK_TYPE;
-use crate::bundle::import::ImportRecord;
 use crate::oci::{Descriptor, Digest, Document, Reference, RepositoryName};
 use crate::resolve::{BundleName, Lock, LockedImage, MAX_LOCK_BYTES};
-use crate::store::{Content as _, Store, StoreError};
+use crate::store::{Content as _, Log, Store, StoreError};
 
 /// How much of a lock is read at a time.
 const CHUNK: usize = 256 * 1024;
@@ -39,12 +38,11 @@ impl Brought {
     }
 }
 
-/// All bundles, in the order in which they were imported, and what is left of others.
-pub(super) fn brought(store: &Store) -> Result<(Vec<Brought>, Vec<Remains>), RetainError> {
+/// All bundles in the log, in the order in which they were imported, and what is left of others.
+pub(super) fn brought(store: &Store, log: &Log) -> Result<(Vec<Brought>, Vec<Remains>), RetainError> {
     let (mut all, mut remains) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
-    for record in store.imports()? {
-        let Ok(record) = serde_json::from_value::<ImportRecord>(record) else { continue };
+    for record in log.entries.iter().filter_map(|entry| entry.receipt.import()) {
         if !seen.insert(record.digest.clone()) {
             continue;
         }
@@ -58,7 +56,7 @@ pub(super) fn brought(store: &Store) -> Result<(Vec<Brought>, Vec<Remains>), Ret
             Ok(Document::Index(index)) => index.manifests,
             _ => Vec::new(),
         };
-        let digest = record.digest;
+        let digest = record.digest.clone();
         let lock_is_gone = match members.iter().find(|entry| is_lock(entry)) {
             Some(artifact) => {
                 store.manifest(&repository, &artifact.digest).map_err(StoreError::from)?.is_none()

@@ -75,15 +75,21 @@ impl Retention {
 
 /// The locks of the bundles that were imported into `store` and of which something is left, each once, in the order in which
 /// they first came.
+///
+/// Nothing is decided by them, so receipts that cannot be relied on are left out with a warning.
 pub fn imported_locks(store: &Store) -> Result<Vec<Lock>, RetainError> {
-    Ok(brought(store)?.0.into_iter().map(|bundle| bundle.lock).collect())
+    let log = store.log()?;
+    for damage in log.damage() {
+        tracing::warn!("the log of the store is damaged: {damage}");
+    }
+    Ok(brought(store, &log)?.0.into_iter().map(|bundle| bundle.lock).collect())
 }
 
 /// Works out which images only releases need that are not to be kept. Images that a definition named itself stay, and so
 /// does everything that was pushed. Nothing is changed.
 pub fn plan_retention(writer: &Writer, keep: &Keep) -> Result<Retention, RetainError> {
     let store = writer.store();
-    let (all, remains) = brought(store)?;
+    let (all, remains) = brought(store, &store.log()?.sound()?)?;
     let partial = check_kept(store, &all, keep)?;
     let (stay, go): (Vec<&LockedImage>, Vec<&LockedImage>) =
         all.iter().flat_map(|bundle| &bundle.lock.images).partition(|image| is_kept(image, keep));

@@ -13,7 +13,7 @@ use dray::catalog::Catalog;
 use dray::file::Inputs;
 use dray::registry::{Config, Server};
 use dray::resolve::{self, Definition, Lock, ResolveOptions};
-use dray::store::Store;
+use dray::store::{Author, Store};
 use dray::trust::{Policy, PrivateKey};
 use dray::upstream::{Options, Upstream};
 use serde::Serialize;
@@ -95,7 +95,7 @@ impl Demo {
         say(format!("           with one bit flipped: {}", refused(&bundle, &key)?))?;
 
         let store = Store::create(&folder.join("site"))?;
-        let record = import(bundle, store.clone(), &key).await?;
+        let record = import(bundle, store.clone(), &key).await?.import;
         say(format!("5  import  {} images from {} blobs", record.images, record.copied_blobs))?;
         let listen = if self.serve { self.listen } else { loopback() };
         let site = Running::start(store, listen).await?;
@@ -221,10 +221,11 @@ fn refused(bundle: &Bundle, key: &PrivateKey) -> Result<String, CliError> {
     }
 }
 
-async fn import(bundle: Bundle, store: Store, key: &PrivateKey) -> Result<bundle::ImportRecord, CliError> {
+async fn import(bundle: Bundle, store: Store, key: &PrivateKey) -> Result<bundle::Imported, CliError> {
     let verified_by = std::iter::once(key.public().id()).collect();
     let work = tokio::task::spawn_blocking(move || {
-        let options = ImportOptions { verified_by, now: jiff::Timestamp::now(), ..ImportOptions::default() };
+        let author = Author { now: jiff::Timestamp::now(), ..Author::default() };
+        let options = ImportOptions { verified_by, author, ..ImportOptions::default() };
         bundle::import(&bundle, &store, &options)
     });
     Ok(work.await.map_err(CliError::failed)??)

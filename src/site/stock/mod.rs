@@ -10,7 +10,7 @@ mod sums;
 pub(super) mod tests;
 mod update_server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -20,7 +20,7 @@ pub use channel::Channel;
 use super::export::{self, Archive, ExportError, Importer, Request};
 use crate::bundle::{RetainError, imported_locks};
 use crate::catalog::{Catalog, ReleaseId};
-use crate::oci::{Digest, NodeKind};
+use crate::oci::NodeKind;
 use crate::resolve::{Lock, LockedFile};
 use crate::store::{Content, ContentError, HostedFile, Store, StoreError};
 use sums::Sums;
@@ -61,8 +61,8 @@ pub struct Stock {
 
 /// Where it is written what was brought.
 enum Source {
-    /// In the imports of a store; read when there is a new one.
-    Imports(Store, Mutex<Option<(Vec<Digest>, Arc<Brought>)>>),
+    /// In the log of a store; read again when it has other files than before.
+    Imports(Store, Mutex<Option<(BTreeSet<String>, Arc<Brought>)>>),
     /// In bundles that are served as they are.
     Bundles(Arc<Brought>),
 }
@@ -123,17 +123,15 @@ impl Stock {
             Source::Bundles(brought) => return Ok(Arc::clone(brought)),
             Source::Imports(store, known) => (store, known),
         };
-        let records = store.import_log()?;
-        let imports: Vec<Digest> =
-            records.iter().map(|entry| Digest::sha256(entry.record.as_bytes())).collect();
+        let files = store.log_files()?;
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((seen, brought)) = &*known
-            && *seen == imports
+            && *seen == files
         {
             return Ok(Arc::clone(brought));
         }
         let brought = Arc::new(Brought::by(&imported_locks(store)?));
-        *known = Some((imports, Arc::clone(&brought)));
+        *known = Some((files, Arc::clone(&brought)));
         Ok(brought)
     }
 

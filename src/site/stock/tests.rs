@@ -9,7 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::oci::{Algorithm, Descriptor, RepositoryName, media_type};
+use crate::oci::{Algorithm, Descriptor, Digest, RepositoryName, media_type};
 use crate::registry::{Extra, ExtraError, Extras, Question};
 use crate::resolve::Lock;
 use crate::store::{HostedFile, Writer};
