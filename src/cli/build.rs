@@ -24,7 +24,9 @@ use super::since::{self, Since};
 use super::target::OutputPath;
 use super::upstream;
 
-/// Build a bundle: one file with everything that the nodes need
+/// Build a bundle from a lock or a definition
+///
+/// The bundle is one file, or several volumes, with everything that the nodes need.
 ///
 /// Layers are fetched straight to their place in the file. A build that was interrupted goes on where it stopped when
 /// the same command is run again. The same lock always gives the same bytes.

@@ -72,11 +72,11 @@ pub(crate) struct Check {
     #[arg(long, value_enum, default_value_t = DeliveryArg::Any)]
     delivery: DeliveryArg,
 
-    /// A feature that the configuration does not show, e.g. metrics-scraper, cilium
+    /// A feature that the configuration does not show, e.g. metrics-scraper, cilium; may be repeated
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     with: Vec<String>,
 
-    /// A component that is turned off, as the report names it, e.g. metrics-server
+    /// A component that is turned off, as the report names it, e.g. metrics-server; may be repeated
     #[arg(long, value_name = "COMPONENT", value_delimiter = ',')]
     without: Vec<String>,
 

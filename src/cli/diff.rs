@@ -13,7 +13,9 @@ use super::error::CliError;
 use super::output::human_bytes;
 use super::runtime::Context;
 
-/// Say what changed from one bundle to another: images, node kinds, releases, bytes
+/// Show what changed between two bundles
+///
+/// Compares images, node kinds, releases and bytes.
 #[derive(Args)]
 #[command(after_help = "Example:\n  dray diff last-month.tar today.tar")]
 pub(crate) struct Diff {

@@ -19,7 +19,7 @@ use super::output::table;
 use super::runtime::{self, Context};
 use super::upstream;
 
-/// Show which image of an index each container runtime takes on a kind of node, and why
+/// Show which manifest of an index each runtime picks
 ///
 /// One line per client and range of versions that behaves alike: the entry that will run, and everything that
 /// is downloaded. An entry that is downloaded and cannot be had fails the pull.
@@ -35,13 +35,14 @@ pub(crate) struct Explain {
     #[arg(required_unless_present = "index")]
     image: Option<String>,
 
-    /// Kind of node, e.g. linux/arm64 or windows/ltsc2022; for copy tools the platform that is asked for,
-    /// which may go without a Windows build. Repeatable
+    /// Kind of node, e.g. linux/arm64 or windows/ltsc2022; for copy tools the platform that is asked for, which may
+    /// go without a Windows build; may be repeated
     #[arg(long, required = true, value_name = "KIND")]
     node: Vec<String>,
 
     /// Only this client, or these versions of it, e.g. containerd@1.7: containerd, docker (graph drivers),
-    /// docker-containerd, skopeo (podman, CRI-O), crane, oras, regclient, k0s (its bundler). Repeatable
+    /// docker-containerd, skopeo (podman, CRI-O), crane, oras, regclient, k0s (its bundler). Repeatable; may be
+    /// repeated
     #[arg(long, value_name = "NAME[@VERSION]")]
     client: Vec<Runtime>,
 

@@ -20,7 +20,7 @@ use super::output::{counted, human_bytes};
 use super::runtime::{self, Context};
 use super::target::{OutputPath, Target};
 
-/// Write the archive that a node imports its images from
+/// Write the archive that nodes import images from
 ///
 /// One archive is for one kind of node. Copied into the directory that the node imports from, the images are there before
 /// the first pod, and no registry is asked for them.

@@ -17,7 +17,7 @@ pub(crate) struct Global {
     #[arg(short, long, global = true, help_heading = "Output")]
     pub(crate) quiet: bool,
 
-    /// Say more about what is done; twice for every request
+    /// Increase log verbosity; -vv logs every request
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
     pub(crate) verbose: u8,
 
@@ -25,7 +25,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, help_heading = "Output")]
     pub(crate) no_progress: bool,
 
-    /// Read HOST's images from URL, e.g. registry.k8s.io=http://127.0.0.1:5001/registry.k8s.io
+    /// Read HOST's images from URL, e.g. registry.k8s.io=http://127.0.0.1:5001/registry.k8s.io; may be repeated
     #[arg(
         long,
         global = true,
@@ -36,11 +36,11 @@ pub(crate) struct Global {
     )]
     pub(crate) upstream: Vec<(String, Url)>,
 
-    /// Talk to HOST without TLS
+    /// Talk to HOST without TLS; may be repeated
     #[arg(long, global = true, value_name = "HOST", value_delimiter = ',', help_heading = "Upstream")]
     pub(crate) plain_http: Vec<String>,
 
-    /// Trust the certificate authorities in this PEM file as well
+    /// Trust the certificate authorities in this PEM file as well; may be repeated
     #[arg(long, global = true, value_name = "FILE", value_delimiter = ',', help_heading = "Upstream")]
     pub(crate) ca_file: Vec<PathBuf>,
 
@@ -49,7 +49,7 @@ pub(crate) struct Global {
           value_parser = clap::value_parser!(u16).range(1..=128), help_heading = "Upstream")]
     pub(crate) concurrency: u16,
 
-    /// Releases and Windows builds in DIR add to the built-in catalog or override it
+    /// Releases and Windows builds in DIR add to the built-in catalog or override it; may be repeated
     #[arg(long, global = true, value_name = "DIR", value_delimiter = ',', help_heading = "Upstream")]
     pub(crate) catalog: Vec<PathBuf>,
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use dray::catalog::{Catalog, ImageList, Need, Problem, ReleaseId, Severity};
 use dray::input;
@@ -16,7 +18,7 @@ use super::runtime::Context;
 /// The node kind that is meant where none is named.
 const DEFAULT_NODE: &str = "linux/amd64";
 
-/// Show the images that releases need on these nodes, without a network
+/// List the images that releases need, without a network
 ///
 /// Prints one reference a line to stdout, and to stderr what an operator has to know about the releases: what the
 /// distribution's own list leaves out, Windows builds that will not do, images that preloading does not cover. Without
@@ -27,7 +29,7 @@ const DEFAULT_NODE: &str = "linux/amd64";
     dray images --release rke2@v1.36.3+rke2r1 --with cilium --format json\n  \
     k0s airgap list-images --all > k0s.txt; dray images --from-list k0s.txt")]
 pub(crate) struct Images {
-    /// The release, e.g. k0s@v1.36.3+k0s.2; more than one for what an update needs
+    /// The release, e.g. k0s@v1.36.3+k0s.2; more than one for what an update needs; may be repeated
     #[arg(
         long,
         value_name = "DISTRO@VERSION",
@@ -40,15 +42,16 @@ pub(crate) struct Images {
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = ["release", "node", "with"])]
     definition: Option<PathBuf>,
 
-    /// A node kind: linux/arm64, windows(10.0.20348)/amd64, windows/ltsc2022
+    /// A node kind: linux/arm64, windows(10.0.20348)/amd64, windows/ltsc2022; may be repeated
     #[arg(long, value_name = "KIND", default_value = DEFAULT_NODE, value_delimiter = ',')]
     node: Vec<String>,
 
-    /// A feature beyond the default configuration, e.g. calico, nllb:envoy
+    /// A feature beyond the default configuration, e.g. calico, nllb:envoy; may be repeated
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     with: Vec<String>,
 
-    /// Add the images of a list: output of `k0s airgap list-images` or `kubeadm config images list`, or your own
+    /// Add the images of a list: output of `k0s airgap list-images` or `kubeadm config images list`, or your own; may
+    /// be repeated
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     from_list: Vec<PathBuf>,
 }
@@ -196,17 +199,15 @@ impl Answer {
 
     /// An error when something will not work.
     fn verdict(&self) -> Result<(), CliError> {
-        let blockers = |release: &ReleaseNeeds| {
-            release.problems.iter().filter(|p| p.severity == Severity::Blocker).count()
-        };
-        match self.releases.iter().map(blockers).sum::<usize>() {
-            0 => Ok(()),
-            1 => Err(CliError::new(Kind::Incomplete, "1 of the problems above keeps nodes from working")),
-            n => Err(CliError::new(
-                Kind::Incomplete,
-                format!("{n} of the problems above keep nodes from working"),
-            )),
+        let problems = self.releases.iter().flat_map(|release| &release.problems);
+        let blockers = problems.filter(|problem| problem.severity == Severity::Blocker);
+        let ids: BTreeSet<&str> = blockers.map(|problem| problem.id.as_str()).collect();
+        if ids.is_empty() {
+            return Ok(());
         }
+        let (noun, keep) = if ids.len() == 1 { ("problem", "keeps") } else { ("problems", "keep") };
+        let ids = ids.into_iter().collect::<Vec<_>>().join(", ");
+        Err(CliError::new(Kind::Incomplete, format!("the {noun} {ids} {keep} nodes from working")))
     }
 }
 

@@ -19,7 +19,7 @@ use super::runtime::{self, Context};
 use super::target::{self, OutputPath};
 use super::writing::{Operator, Wait};
 
-/// Verify bundles and make them servable from a store, or push them into a registry
+/// Verify bundles and import them into a store or registry
 ///
 /// Nothing of a bundle can be pulled before all of it is there. Importing the same bundle again is safe and quick; a
 /// store that is being served may be imported into.

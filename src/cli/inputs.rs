@@ -41,10 +41,10 @@ pub(crate) struct Source {
 /// What may be missing from a lock.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Allowances {
-    /// Go on without IMAGE where it is missing; the lock records it
+    /// Go on without IMAGE where it is missing; the lock records it; may be repeated
     #[arg(long, value_name = "IMAGE", value_delimiter = ',')]
     pub(crate) allow_missing: Vec<Reference>,
-    /// Go on in spite of the known problem ID, as `dray images` names it
+    /// Go on in spite of the known problem ID, as `dray images` names it; may be repeated
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub(crate) allow_problem: Vec<String>,
 }
@@ -236,8 +236,8 @@ impl Trust {
     /// The policy; none when verification is skipped on request.
     pub(crate) fn policy(&self, context: &Context) -> Result<Option<Policy>, CliError> {
         if !self.is_given() {
-            return Err(CliError::usage("whose bundles are accepted is not said")
-                .hint("name the public keys of those who release with --trust PUB"));
+            return Err(CliError::usage("no trusted keys given")
+                .hint("give the public keys of those who may sign with --trust PUB"));
         }
         if self.insecure_skip_verify {
             context.output.warn("signatures are not checked (--insecure-skip-verify)");

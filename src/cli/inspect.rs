@@ -14,7 +14,9 @@ use super::inputs;
 use super::output::{counted, human_bytes, table};
 use super::runtime::Context;
 
-/// Say what is in a bundle: releases, node kinds, images, signatures, and the proof that it is complete
+/// Show what a bundle contains
+///
+/// Prints its releases, node kinds, images and signatures, and the proof that it is complete.
 ///
 /// Reads the structure and the lock, not the layers; `dray verify` reads everything.
 #[derive(Args)]

@@ -13,7 +13,7 @@ use super::output::{counted, human_bytes};
 use super::runtime::Context;
 use super::target::OutputPath;
 
-/// Write down what a store has, so that the next bundle can leave it out
+/// Write the inventory of a store, for smaller bundles
 ///
 /// The file has 32 bytes for each blob. Carry it to the connected side and give it to `dray build --since`. Nothing is
 /// read but names; `dray scrub` finds out whether the content is sound.

@@ -13,7 +13,7 @@ use super::passphrase;
 use super::runtime::Context;
 use super::target::{self, OutputPath};
 
-/// Make a key pair for signing bundles
+/// Generate a key pair for signing bundles
 ///
 /// Writes PREFIX.key (PKCS#8 PEM, readable by you only) and PREFIX.pub. Keep the key on the connected side, in as few
 /// hands as possible; carry the public half to the site by a way that you trust.

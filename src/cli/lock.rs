@@ -11,7 +11,7 @@ use super::output::{counted, human_bytes};
 use super::runtime::Context;
 use super::target::OutputPath;
 
-/// Resolve a definition: which manifests and layers each node kind needs, to the digest
+/// Resolve a definition to digests
 ///
 /// Reads manifests only. Fails when anything that a node needs is missing upstream, and names it.
 #[derive(Args)]

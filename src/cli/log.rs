@@ -17,7 +17,7 @@ use super::output::{counted, human_bytes, table};
 use super::runtime::Context;
 use super::writing::{Operator, Wait};
 
-/// Show what happened to a store, and check that no record of it was changed
+/// Show what was done to a store, when, and who signed it
 ///
 /// Every import and prune leaves a receipt in the store, and so do pushes and deletions, in batches. A receipt names the
 /// one before it by its digest. A store of which a receipt is damaged or lost refuses imports and prunes.
@@ -36,6 +36,7 @@ enum Action {
 
 /// List the receipts, oldest first
 #[derive(Args)]
+#[command(after_help = "Example:\n  dray log list --store /srv/dray")]
 struct List {
     /// The store
     #[arg(long, value_name = "DIR")]
@@ -51,7 +52,8 @@ struct Verify {
     /// The store
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// The public key of the site's --receipt-key, or a directory of them: the newest receipt of a command must be signed
+    /// The public key of the site's --receipt-key, or a directory of them: the newest receipt of a command must be signed;
+    /// may be repeated
     #[arg(long, value_name = "PUB", value_delimiter = ',')]
     trust: Vec<PathBuf>,
     /// A receipt that was carried away; it must still be in the log; may be repeated
@@ -59,7 +61,7 @@ struct Verify {
     receipt: Vec<PathBuf>,
 }
 
-/// Record that the log goes on without receipts that are damaged or lost
+/// Accept that receipts are damaged or lost, and record it
 ///
 /// The last resort, when there is no copy to put back: afterwards nothing shows what these receipts said, so a bundle
 /// older than one of theirs can be imported. What is given up is named in a receipt of its own. Files stay as they are.

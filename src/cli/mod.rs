@@ -175,26 +175,34 @@ mod outputs;
 mod tests {
     use std::any::TypeId;
 
+    use clap::{ArgAction, Command as Page};
+
     use super::*;
 
-    /// Calls `see` with the words of every command and each of its flags.
-    fn visit(command: &clap::Command, words: &str, see: &mut dyn FnMut(&str, &clap::Arg)) {
-        command.get_arguments().for_each(|arg| see(words, arg));
-        for command in command.get_subcommands() {
-            visit(command, format!("{words} {}", command.get_name()).trim_start(), see);
+    /// Calls `check` with the words of every command and its page, `dray` first.
+    fn for_each_page(page: &Page, words: &str, check: &mut dyn FnMut(&str, &Page)) {
+        check(words, page);
+        for subcommand in page.get_subcommands() {
+            for_each_page(subcommand, &format!("{words} {}", subcommand.get_name()), check);
         }
     }
 
     #[test]
     fn every_output_is_examined_and_tested() {
         let mut found = Vec::new();
-        visit(&Cli::command(), "", &mut |command, arg| {
-            let long = arg.get_long().unwrap_or_default();
-            let is_output = arg.get_value_parser().type_id() == TypeId::of::<target::OutputPath>();
-            let sounds_so = long == "output" || long.ends_with("-out") || arg.get_short() == Some('o');
-            assert!(is_output || !sounds_so, "{command} --{long} is an output, and must be an `OutputPath`");
-            if is_output {
-                found.push((command.to_owned(), arg.get_id().to_string()));
+        for_each_page(&Cli::command(), "dray", &mut |words, page| {
+            for arg in page.get_arguments() {
+                let long = arg.get_long().unwrap_or_default();
+                let is_output = arg.get_value_parser().type_id() == TypeId::of::<target::OutputPath>();
+                let sounds_so = long == "output" || long.ends_with("-out") || arg.get_short() == Some('o');
+                assert!(
+                    is_output || !sounds_so,
+                    "{words} --{long} is an output, and must be an `OutputPath`"
+                );
+                if is_output {
+                    let command = words.strip_prefix("dray ").unwrap_or_default();
+                    found.push((command.to_owned(), arg.get_id().to_string()));
+                }
             }
         });
         found.sort();
@@ -204,5 +212,40 @@ mod tests {
             listed.collect::<Vec<(String, String)>>(),
             "tests/outputs/args.rs lists every output"
         );
+    }
+
+    #[test]
+    fn help_begins_with_a_short_imperative() {
+        for_each_page(&Cli::command(), "dray", &mut |words, page| {
+            let first = page.get_about().unwrap_or_default().to_string();
+            assert!((10..=60).contains(&first.chars().count()), "{words}: {first}");
+            let verb = first.split(' ').next().unwrap_or_default();
+            assert!(!["Say", "What", "Whether", "Make", "How"].contains(&verb), "{words}: {first}");
+        });
+    }
+
+    #[test]
+    fn every_page_has_an_example() {
+        for_each_page(&Cli::command(), "dray", &mut |words, page| {
+            let examples = page.get_after_help().unwrap_or_default().to_string();
+            // A page that only leads to others needs none.
+            assert!(page.has_subcommands() || examples.contains(words), "{words}");
+        });
+    }
+
+    #[test]
+    fn repeatable_flags_say_so() {
+        let mut silent = Vec::new();
+        for_each_page(&Cli::command(), "dray", &mut |words, page| {
+            for arg in page.get_arguments().filter(|arg| matches!(arg.get_action(), ArgAction::Append)) {
+                let help = arg.get_help().unwrap_or_default().to_string();
+                let long = arg.get_long_help().unwrap_or_default().to_string();
+                let says = |text: &str| text.contains("may be repeated");
+                if !(arg.is_positional() || says(&help) || says(&long)) {
+                    silent.push(format!("{words} --{}", arg.get_long().unwrap_or_default()));
+                }
+            }
+        });
+        assert!(silent.is_empty(), "{silent:#?}");
     }
 }

@@ -18,7 +18,7 @@ use super::target::OutputPath;
 /// The largest file of certificates that is read.
 const MAX_CA_BYTES: u64 = 1024 * 1024;
 
-/// Write the files that send a node's pulls to the site's registry
+/// Write the files that point nodes at the site's registry
 ///
 /// Images keep their original names. The files lie below DIR as they go on the node, with a README.md that says where to
 /// copy them and what to restart.

@@ -13,7 +13,7 @@ use super::output::{counted, human_bytes, table};
 use super::runtime::Context;
 use super::since::{self, Since};
 
-/// Say how large a bundle will be, before anything is downloaded
+/// Estimate the size of a bundle before downloading it
 ///
 /// Bytes by release, node kind and image. Blobs that several of them share count in each, so the parts add up to more
 /// than the whole. With --since also what it would be without.

@@ -10,7 +10,7 @@ use super::error::CliError;
 use super::inputs;
 use super::runtime::Context;
 
-/// Print objects that make nodes pull a release's images ahead of the upgrade
+/// Print manifests that pull images ahead of an upgrade
 ///
 /// One object for each kind of node, to be applied with kubectl. The nodes pull through their own container runtime, so
 /// they need no other configuration than for the upgrade itself.
@@ -34,12 +34,12 @@ pub(crate) struct Prepull {
     #[arg(long, value_name = "KIND", required = true, value_delimiter = ',')]
     node: Vec<String>,
 
-    /// A feature beyond the default configuration, e.g. calico, nllb:envoy
+    /// A feature beyond the default configuration, e.g. calico, nllb:envoy; may be repeated
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     with: Vec<String>,
 
     /// The registry that the distribution itself is set to take images from, if it is (k0s images.repository, kubeadm
-    /// imageRepository, k3s and RKE2 system-default-registry). With mirrors in the container runtime leave it out
+    /// imageRepository, k3s and RKE2 system-default-registry). With mirrors in the container runtime leave it out;
     #[arg(long, value_name = "HOST")]
     registry: Option<String>,
 

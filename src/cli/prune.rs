@@ -23,7 +23,7 @@ const GRACE: Duration = Duration::from_hours(24);
 /// How long to wait for another writer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Remove what only releases need that the site is done with
+/// Remove images that only unneeded releases use
 ///
 /// Keep every release that a node still runs, and the one to go back to. Signatures go with their images, and plain files
 /// with the releases of their bundle. Images that a definition named itself stay, and so does what was pushed, and what a

@@ -7,7 +7,7 @@ use super::error::CliError;
 use super::runtime::Context;
 use super::{inputs, output};
 
-/// Show the releases that the catalog knows
+/// List the releases in the catalog
 ///
 /// With a distribution, one line for each of its releases: the containerd inside, whether it has images for Windows
 /// nodes, and the features that `dray images --with` and a definition's `with` take.

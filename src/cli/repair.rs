@@ -12,7 +12,7 @@ use super::output::human_bytes;
 use super::runtime::{self, Context};
 use super::target;
 
-/// Make lost parts of a bundle again from its recovery files
+/// Restore damaged or lost parts of a bundle
 ///
 /// `dray build --parity 10%` makes the recovery files. As many blocks as they have can be restored, whichever are lost: a
 /// volume, a stretch of zeros, sectors here and there. Recovery files that are damaged or missing are made again as well.

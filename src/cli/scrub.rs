@@ -11,11 +11,12 @@ use super::output::{counted, human_bytes};
 use super::runtime::Context;
 use super::writing::Wait;
 
-/// Read a store again as a whole and find what the disk has damaged
+/// Read a whole store again and find damaged content
 ///
 /// A registry may go on serving the store meanwhile. What is damaged is put aside into `damaged/`, so that importing its
 /// bundle again, or pushing it, brings it back. Exit code 3 when something is damaged or missing.
 #[derive(Args)]
+#[command(after_help = "Example:\n  dray scrub --store /srv/dray")]
 pub(crate) struct Scrub {
     /// The store
     #[arg(long, value_name = "DIR")]

@@ -44,11 +44,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
 
-    /// Requests that come for the host NAME mean images of the registry HOST
+    /// Serve requests addressed to NAME as images of the registry HOST; may be repeated
     #[arg(long, value_name = "NAME=HOST", value_parser = parse_host, value_delimiter = ',')]
     host: Vec<(String, String)>,
 
-    /// PATH in front of a name means nothing, as with k0s' images.repository: site:5000/PATH
+    /// Strip PATH from the front of repository names (k0s images.repository: site:5000/PATH); may be repeated
     #[arg(long, value_name = "PATH", value_delimiter = ',')]
     prefix: Vec<String>,
 

@@ -12,7 +12,7 @@ use super::error::CliError;
 use super::runtime::Context;
 use super::target::{self, OutputPath};
 
-/// Make certificates for the registry of a site
+/// Create certificates for the site's registry
 #[derive(Args)]
 pub(crate) struct TlsCommand {
     #[command(subcommand)]
@@ -24,7 +24,7 @@ enum TlsSubcommand {
     Init(Init),
 }
 
-/// Make a certificate authority and a server certificate
+/// Create a certificate authority and a server certificate
 ///
 /// Writes ca.crt and ca.key once, and server.crt and server.key every time: run it again to renew, nodes go on to trust
 /// ca.crt, and a running registry takes the new certificate within seconds.

@@ -17,7 +17,7 @@ use super::error::{CliError, Kind};
 use super::inputs;
 use super::runtime::Context;
 
-/// Print the plan for the controller that upgrades the cluster
+/// Print the plan for an upgrade controller
 ///
 /// Its addresses are those of the site, and its checksums those of what `dray serve` gives out there. What the plan needs
 /// and the store does not have is named, with what to put into the definition; the exit code is 4 then. What no controller

@@ -16,7 +16,7 @@ use super::inputs::{Trust, read_lock};
 use super::output::{counted, human_bytes};
 use super::runtime::{self, Context};
 
-/// Check a bundle: its signatures, its structure, and every byte
+/// Check the signatures and every byte of a bundle
 ///
 /// Without --trust volumes and recovery files are checked one by one, each for itself: whether it is as it was written. By
 /// whom can only be told with all volumes and --trust.
@@ -134,9 +134,8 @@ impl Alone {
                     return Ok(Self::Recovery(recovery));
                 }
                 if Bundle::open(path).is_ok() {
-                    let message = format!("{} is a bundle: who must have signed it?", path.display());
-                    return Err(CliError::usage(message)
-                        .hint("name the public keys of those who release with --trust PUB"));
+                    let message = format!("{}: no trusted keys given", path.display());
+                    return Err(CliError::usage(message).hint("give --trust PUB to check who signed it"));
                 }
                 Err(error.into())
             }

@@ -9,7 +9,7 @@ use dray::store::Store;
 use super::error::CliError;
 use super::runtime::Context;
 
-/// List what nodes asked for and did not get
+/// List what nodes requested and did not get
 ///
 /// Prints one image a line, as `imageLists` of a definition takes it. If a comment follows, the image is here, but not for
 /// that kind of node: add the node kind to the definition. With --format json also when, how often and by whom. Images that

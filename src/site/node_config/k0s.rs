@@ -55,7 +55,7 @@ fn readme(request: &Request) -> String {
     };
     format!(
         "# k0s\n\n\
-         Copy `etc/k0s/` to `{root}` of every worker, controllers that run workloads included. {restart}; the \
+         Copy `etc/k0s/` to `{root}` of every worker, and of controllers that run workloads. {restart}; the \
          certificates and `hosts.toml` are read at every pull. Leave `containerd.toml` to k0s.\n\n\
          {releases}\n\
          Images keep their names, so leave `spec.images.repository` unset. With `default_pull_policy: Never` only the \
