@@ -66,7 +66,7 @@ impl World {
             fs::copy(Path::new("tests/fixtures/check").join(name), world.path(name)).unwrap();
         }
         let mut build = world.site.build(world.upstream.address(), &world.path("plant.tar"));
-        build.args(["--volume-size", "180kB", "--parity", "50%"]).succeed();
+        build.args(["--volume-size", "260kB", "--parity", "50%"]).succeed();
         dray()
             .args(["inventory", "--store"])
             .arg(world.path("store"))
@@ -417,7 +417,7 @@ fn a_bundle_goes_behind_a_link_with_all_that_belongs_to_it() {
     let world = World::new();
     fs::create_dir(world.path("out/stick")).unwrap();
     world.link("stick/real.tar", "out/plant.tar");
-    let sealed = ["--volume-size", "180kB", "--parity", "50%"];
+    let sealed = ["--volume-size", "260kB", "--parity", "50%"];
     let build = |upstream: &str| {
         let mut build = dray();
         build.current_dir(world.path("")).args(["build", "--lock", "bundle.lock", "--key", "plant.key"]);
@@ -458,7 +458,7 @@ fn names_that_are_derived_never_follow_a_link() {
         .map(|name| name.replacen("plant.", "x.", 1))
         .collect();
     assert!(volumes.len() > 2, "{volumes:?}");
-    let sealed = ["--volume-size", "180kB", "--parity", "50%"];
+    let sealed = ["--volume-size", "260kB", "--parity", "50%"];
     let derived = ["x.tar.partial", "x.tar.partial.journal"].map(|name| (name.to_owned(), false));
     let partial = volumes.iter().map(|name| (format!("{name}.partial"), true));
     let finished = volumes.iter().map(|name| (name.clone(), true));
