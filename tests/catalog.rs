@@ -183,7 +183,8 @@ fn unknown_releases_and_features_name_what_is_there() {
     };
     let between = error("k0s@v1.36.2+k0s.7", &[]);
     assert!(between.contains("v1.36.2+k0s.0 and v1.36.3+k0s.0"), "{between}");
-    assert!(between.contains("--from-list FILE"), "{between}");
+    let build = error("k0s@1.36.3", &[]);
+    assert!(build.contains("does not know k0s@v1.36.3; the newest of v1.36.3 is v1.36.3+k0s.2"), "{build}");
     let newer = error("k0s@v9.1.0+k0s.0", &[]);
     assert!(newer.contains("its newest is v1."), "{newer}");
     let older = error("k0s@v1.2.0+k0s.0", &[]);
@@ -338,6 +339,16 @@ fn the_command_reads_lists_and_several_releases() {
         printed(&["images", "-f", &definition, "--release", "k0s@v1.36.3+k0s.2"])
             .starts_with("exit code 2\n")
     );
+
+    for releases in ["k0s@v9.1.0+k0s.0", "k0s@v9.1.0+k0s.0,k0s@v1.36.3+k0s.2"] {
+        let unknown = printed(&["images", "--release", releases]);
+        assert!(unknown.starts_with("exit code 2\n"), "{unknown}");
+        assert!(unknown.contains("--from-list FILE") && unknown.contains("--catalog DIR"), "{unknown}");
+    }
+    for spelling in ["k0s@1.36.3+k0s.2", "k0s@v1.36.3-k0s.2", "k0s@1.36.3-k0s.2"] {
+        let arguments = |release| ["images", "--release", release, "-q"];
+        assert_eq!(printed(&arguments(spelling)), printed(&arguments("k0s@v1.36.3+k0s.2")), "{spelling}");
+    }
 
     let update = ["images", "--release", "k0s@v1.35.4+k0s.0,k0s@v1.36.3+k0s.2", "--with", "nllb:traefik"];
     let update = printed(&update);

@@ -38,7 +38,7 @@ struct Upgrade {
 fn definition(sequence: u32, release: &str) -> String {
     format!(
         "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {{name: plant-7, sequence: {sequence}}}\nspec:\n  \
-         nodes: [{}]\n  runtimes: [containerd@1.7, containerd@2]\n  releases:\n    - {}\n      with: [calico]\n  \
+         nodes: [{}]\n  runtimes: [containerd@1.7, containerd@2]\n  releases:\n    - {}\n      with: [calico]\n      programs: elsewhere\n  \
          files:\n    - {{url: 'https://{}', sha256: {}}}\n",
         NODES.join(", "),
         release.replace('@', ": "),

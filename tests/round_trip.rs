@@ -263,7 +263,11 @@ fn two_releases_of_k0s_arrive_whole() {
         nodes.join(", ")
     );
     for release in releases {
-        let _ = writeln!(definition, "    - {}\n      with: [calico]", release.replace('@', ": "));
+        let _ = writeln!(
+            definition,
+            "    - {}\n      with: [calico]\n      programs: elsewhere",
+            release.replace('@', ": ")
+        );
     }
     let site = Site::new(&definition);
     let bundle = site.bundle(upstream.address());

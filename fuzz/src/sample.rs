@@ -97,7 +97,11 @@ impl Sample {
             nodes,
             runtimes: Vec::new(),
             bands: Vec::new(),
-            releases: vec![LockedRelease { release: "k0s@v1.36.3+k0s.2".into(), with: Vec::new() }],
+            releases: vec![LockedRelease {
+                release: "k0s@v1.36.3+k0s.2".into(),
+                with: Vec::new(),
+                programs: None,
+            }],
             images,
             indexes: Vec::new(),
             blobs: shelf.blobs.into_values().collect(),

@@ -12,9 +12,7 @@ pub enum CatalogError {
     #[error("`{0}` is not a release; write DISTRIBUTION@VERSION, for example k0s@v1.36.3+k0s.2")]
     ReleaseForm(String),
     /// No file describes this distribution.
-    #[error(
-        "the catalog does not know the distribution `{name}`; it knows {known}, and --catalog DIR adds others"
-    )]
+    #[error("the catalog does not know the distribution `{name}`; it knows {known}")]
     UnknownDistribution {
         /// What was asked for.
         name: String,
@@ -22,10 +20,7 @@ pub enum CatalogError {
         known: String,
     },
     /// The distribution is known, this release is not.
-    #[error(
-        "the catalog does not know {release}; {nearest}. Supply its list with --from-list FILE instead, or add the \
-         release with --catalog DIR"
-    )]
+    #[error("the catalog does not know {release}; {nearest}")]
     UnknownRelease {
         /// What was asked for.
         release: String,

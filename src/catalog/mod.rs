@@ -161,21 +161,27 @@ impl Catalog {
         Err(self.unknown(id)?)
     }
 
+    /// Returns a release that has the features `with`.
+    pub fn release_with(&self, id: &ReleaseId, with: &[String]) -> Result<Release, CatalogError> {
+        let release = self.release(id)?;
+        let features = release.features();
+        let Some(feature) = with.iter().find(|feature| !features.contains(feature.as_str())) else {
+            return Ok(release);
+        };
+        let known = features.into_iter().collect::<Vec<_>>().join(", ");
+        Err(CatalogError::UnknownFeature {
+            release: id.to_string(),
+            feature: feature.clone(),
+            known: if known.is_empty() { "none".to_owned() } else { known },
+        })
+    }
+
     /// What nodes need from a release: its default configuration, plus the features `with`.
     ///
     /// Windows nodes imply a network that reaches them. The answer is a superset of what the Linux nodes need
     /// without them.
     pub fn needs(&self, id: &ReleaseId, with: &[String], kinds: &[NodeKind]) -> Result<Needs, CatalogError> {
-        let release = self.release(id)?;
-        let features = release.features();
-        if let Some(feature) = with.iter().find(|feature| !features.contains(feature.as_str())) {
-            let known = features.into_iter().collect::<Vec<_>>().join(", ");
-            return Err(CatalogError::UnknownFeature {
-                release: id.to_string(),
-                feature: feature.clone(),
-                known: if known.is_empty() { "none".to_owned() } else { known },
-            });
-        }
+        let release = self.release_with(id, with)?;
         let mut distinct = kinds.to_vec();
         let mut seen = std::collections::HashSet::new();
         distinct.retain(|kind| seen.insert(kind.clone()));
@@ -289,9 +295,14 @@ impl Catalog {
         }
         versions.sort_by(|a, b| compare_versions(a, b));
         versions.dedup();
+        // Versions are sorted, so the last one that only adds to what was asked for is the newest.
+        let whole = versions.iter().rev().find(|version| {
+            version.strip_prefix(id.version.as_str()).is_some_and(|rest| rest.starts_with(['.', '+']))
+        });
         let next = versions.partition_point(|version| compare_versions(version, &id.version).is_lt());
         let before = next.checked_sub(1).and_then(|index| versions.get(index));
         let nearest = match (before, versions.get(next)) {
+            _ if let Some(whole) = whole => format!("the newest of {} is {whole}", id.version),
             (Some(before), Some(after)) => format!("the nearest are {before} and {after}"),
             (Some(one), None) => format!("its newest is {one}"),
             (None, Some(one)) => format!("its oldest is {one}"),

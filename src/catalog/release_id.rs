@@ -103,7 +103,7 @@ impl PartialOrd for ReleaseId {
 impl FromStr for ReleaseId {
     type Err = CatalogError;
 
-    /// Reads `k0s@v1.36.3+k0s.2`; the `v` may be left out.
+    /// Reads `k0s@v1.36.3+k0s.2`. The `v` may be left out, and `-k0s.2` means `+k0s.2`, as in the tags of images.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || CatalogError::ReleaseForm(text.chars().take(80).collect());
         let (distro, version) = text.split_once('@').ok_or_else(error)?;
@@ -120,7 +120,12 @@ impl FromStr for ReleaseId {
         {
             return Err(error());
         }
-        Ok(Self { distro: distro.to_owned(), version: format!("v{number}") })
+        let build = number.rfind(&format!("-{distro}")).filter(|_| !number.contains('+'));
+        let version = match build {
+            Some(at) => format!("v{}+{}", &number[..at], &number[at + 1..]),
+            None => format!("v{number}"),
+        };
+        Ok(Self { distro: distro.to_owned(), version })
     }
 }
 
@@ -175,6 +180,16 @@ mod tests {
         assert_eq!(id.base_version(), "v1.36.3");
         assert_eq!(id.tag(), "v1.36.3-k0s.2");
         assert_eq!(id.minor(), Some((1, 36)));
+        for (given, expected) in [
+            ("k0s@v1.36.3-k0s.2", "k0s@v1.36.3+k0s.2"),
+            ("k0s@1.36.0-rc.1-k0s.0", "k0s@v1.36.0-rc.1+k0s.0"),
+            ("k3s@v1.36.4-k3s1", "k3s@v1.36.4+k3s1"),
+            ("rke2@v1.36.3-rc1-rke2r1", "rke2@v1.36.3-rc1+rke2r1"),
+            ("kubeadm@v1.36.0-rc.1", "kubeadm@v1.36.0-rc.1"),
+            ("k0s@v1.36.3+k0s.2-k0s", "k0s@v1.36.3+k0s.2-k0s"),
+        ] {
+            assert_eq!(given.parse::<ReleaseId>().unwrap().to_string(), expected, "{given}");
+        }
         for bad in ["", "k0s", "k0s@", "@v1", "k0s@latest", "../x@v1.2.3", "K0S@v1.2.3", "k0s@v1.2 3"] {
             assert!(bad.parse::<ReleaseId>().is_err(), "{bad}");
         }

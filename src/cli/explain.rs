@@ -54,6 +54,11 @@ pub(crate) struct Explain {
 impl Explain {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let catalog = inputs::catalog(context)?;
+        for client in &self.client {
+            if let Some(unknown) = select::unknown_version(client, catalog.runtimes()) {
+                context.output.warn(unknown.to_string());
+            }
+        }
         let mut questions = Vec::new();
         for text in &self.node {
             let asked = Asked::read(text, &catalog)?;

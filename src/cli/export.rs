@@ -76,7 +76,7 @@ struct Exported {
 impl Export {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let catalog = inputs::catalog(context)?;
-        let kind = catalog.node_kind(&self.node).map_err(CliError::usage)?;
+        let kind = catalog.node_kind(&self.node)?;
         let importer = self.importer.map_or_else(|| self.release.distro.parse(), Ok)?;
         let target = self.output.stream_in(context, Some(&importer.file_name(&kind)))?;
         // What comes out of a device or a pipe is named later.

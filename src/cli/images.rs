@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::collections::BTreeSet;
 
 use clap::Args;
-use dray::catalog::{Catalog, ImageList, Need, Problem, ReleaseId, Severity};
+use dray::catalog::{Catalog, CatalogError, ImageList, Need, Problem, ReleaseId, Severity};
 use dray::input;
 use dray::oci::{NodeKind, Reference};
-use dray::resolve::Definition;
+use dray::resolve::{Definition, DefinitionWarning};
 use serde::Serialize;
 
 use super::error::{CliError, Kind};
@@ -81,26 +81,30 @@ struct ListedImages {
 impl Images {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let catalog = inputs::catalog(context)?;
-        let answer = self.answer(&catalog)?;
+        let answer = self.answer(context, &catalog)?;
         context.output.result(&answer, || answer.text())?;
         answer.tell(context);
         answer.verdict()
     }
 
-    fn answer(self, catalog: &Catalog) -> Result<Answer, CliError> {
+    fn answer(self, context: &Context, catalog: &Catalog) -> Result<Answer, CliError> {
         let mut answer = match &self.definition {
-            Some(path) => Answer::of_definition(&Definition::read(path, catalog)?, catalog)?,
+            Some(path) => Answer::of_definition(&inputs::read_definition(context, path, catalog)?, catalog)?,
             None => self.of_flags(catalog)?,
         };
         for file in self.from_list {
             let images = ImageList::read(&file)?.images;
-            answer.lists.push(ListedImages { source: input::name(&file), images });
+            let source = input::name(&file);
+            if images.is_empty() {
+                context.output.warn(DefinitionWarning::EmptyList { path: file }.to_string());
+            }
+            answer.lists.push(ListedImages { source, images });
         }
         Ok(answer)
     }
 
     fn of_flags(&self, catalog: &Catalog) -> Result<Answer, CliError> {
-        let kinds = self.node.iter().map(|text| catalog.node_kind(text).map_err(CliError::usage));
+        let kinds = self.node.iter().map(|text| catalog.node_kind(text).map_err(CliError::from));
         let nodes: Vec<NodeKind> = kinds.collect::<Result<_, _>>()?;
         let with = features(catalog, &self.release, &self.with)?;
         let pairs = self.release.iter().zip(&with);
@@ -116,9 +120,16 @@ impl ReleaseNeeds {
         with: &[String],
         nodes: &[NodeKind],
     ) -> Result<Self, CliError> {
-        let needs = catalog.needs(release, with, nodes).map_err(CliError::usage)?;
+        let needs = catalog.needs(release, with, nodes).map_err(unanswered)?;
         Ok(Self { release: release.clone(), images: needs.images, problems: needs.problems })
     }
+}
+
+/// The error of a release that the catalog cannot answer for.
+fn unanswered(error: CatalogError) -> CliError {
+    let is_unknown = matches!(error, CatalogError::UnknownRelease { .. });
+    let hint = is_unknown.then_some("--from-list FILE takes the list that the distribution prints instead");
+    hint.into_iter().fold(CliError::from(error), CliError::hint)
 }
 
 /// The features of each release. With one release an unknown feature is an error; with several, one that none has.
@@ -132,7 +143,7 @@ fn features(
     }
     let mut known = Vec::new();
     for id in releases {
-        let release = catalog.release(id).map_err(CliError::usage)?;
+        let release = catalog.release(id).map_err(unanswered)?;
         let has = |feature: &&String| release.features().contains(feature.as_str());
         known.push(with.iter().filter(has).cloned().collect::<Vec<String>>());
     }

@@ -85,6 +85,19 @@ pub(crate) fn warn_of_disputed(context: &Context, tags: impl Iterator<Item = Ref
     }
 }
 
+/// Reads the definition at `path`, and warns of what is probably a mistake in it.
+pub(crate) fn read_definition(
+    context: &Context,
+    path: &Path,
+    catalog: &Catalog,
+) -> Result<Definition, CliError> {
+    let definition = Definition::read(path, catalog)?;
+    for warning in &definition.warnings {
+        context.output.warn(warning.to_string());
+    }
+    Ok(definition)
+}
+
 /// Resolves the definition at `path` and says what its maker should know. Neither it nor a list that it names may be
 /// the `target`.
 pub(crate) fn resolve_definition(
@@ -94,7 +107,7 @@ pub(crate) fn resolve_definition(
     target: Option<&mut Target>,
 ) -> Result<Lock, CliError> {
     let catalog = catalog(context)?;
-    let definition = Definition::read(path, &catalog)?;
+    let definition = read_definition(context, path, &catalog)?;
     if let Some(target) = target {
         target.protect(definition.list_files.iter().map(PathBuf::as_path))?;
     }
@@ -277,8 +290,28 @@ impl From<CatalogError> for CliError {
     fn from(error: CatalogError) -> Self {
         match error {
             CatalogError::Input(error) => error.into(),
-            _ => Self::usage(error),
+            error => {
+                let hint = catalog_hint(&error);
+                hint.into_iter().fold(Self::usage(error), Self::hint)
+            }
         }
+    }
+}
+
+/// What helps where the catalog has no answer.
+fn catalog_hint(error: &CatalogError) -> Option<&'static str> {
+    match error {
+        CatalogError::UnknownRelease { .. } | CatalogError::UnknownDistribution { .. } => {
+            Some("--catalog DIR adds releases to the catalog")
+        }
+        CatalogError::ReleaseForm(_)
+        | CatalogError::UnknownFeature { .. }
+        | CatalogError::UnknownWindows { .. }
+        | CatalogError::Node(_)
+        | CatalogError::Document(_)
+        | CatalogError::Input(_)
+        | CatalogError::Inconsistent { .. }
+        | CatalogError::Read { .. } => None,
     }
 }
 
@@ -287,6 +320,13 @@ impl From<DefinitionError> for CliError {
         match error {
             DefinitionError::Input(error) => error.into(),
             DefinitionError::List(error) => error.into(),
+            DefinitionError::Release { ref source, .. } => {
+                let is_unknown = matches!(**source, CatalogError::UnknownRelease { .. });
+                let other = is_unknown
+                    .then_some("without the catalog: name a file with its images under `imageLists`");
+                let hints = catalog_hint(source).into_iter().chain(other);
+                hints.fold(Self::usage(error), Self::hint)
+            }
             DefinitionError::Document(_) | DefinitionError::Field { .. } => Self::usage(error),
         }
     }
@@ -310,7 +350,7 @@ impl From<TrustError> for CliError {
 impl From<ResolveError> for CliError {
     fn from(error: ResolveError) -> Self {
         match error {
-            ResolveError::Catalog(error) => Self::usage(error),
+            ResolveError::Catalog(error) => error.into(),
             ResolveError::Sizes { .. } => Self::new(Kind::Verification, error),
             ResolveError::Incomplete { ref gaps, ref blockers } => {
                 let images = gaps.iter().any(|gap| gap.reference.is_some());

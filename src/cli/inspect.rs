@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use dray::bundle::Bundle;
 use dray::oci::{NodeKind, Reference, RepositoryName, Tag, TagMeaning, Tags};
-use dray::resolve::{Lock, LockedImage};
+use dray::resolve::{Lock, LockedImage, Programs};
 use dray::trust::PublicKey;
 use serde_json::{Value, json};
 
@@ -126,7 +126,11 @@ fn summary(bundle: &Bundle, signatures: &[(String, bool)]) -> String {
         } else {
             format!(" with {}", release.with.join(", "))
         };
-        rows.push(vec!["release".into(), format!("{}{with}", release.release)]);
+        let programs = match release.programs {
+            Some(Programs::Elsewhere) => "; programs elsewhere",
+            None => "",
+        };
+        rows.push(vec!["release".into(), format!("{}{with}{programs}", release.release)]);
     }
     table(&rows)
 }

@@ -108,7 +108,7 @@ impl NodeConfig {
             let error = format!("--release is for k0s; the files for {} serve every release", self.target);
             return Err(CliError::usage(error));
         }
-        let release = inputs::catalog(context)?.release(id).map_err(CliError::usage)?;
+        let release = inputs::catalog(context)?.release(id)?;
         match release.facts.containerd_config {
             Some(version) => Ok(Some(version)),
             None => Err(CliError::usage(format!("the catalog does not know which drop-ins {id} reads"))

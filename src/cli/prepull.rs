@@ -63,7 +63,7 @@ pub(crate) struct Prepull {
 impl Prepull {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let catalog = inputs::catalog(context)?;
-        let kinds = self.node.iter().map(|text| catalog.node_kind(text).map_err(CliError::usage));
+        let kinds = self.node.iter().map(|text| catalog.node_kind(text).map_err(CliError::from));
         let kinds: Vec<NodeKind> = kinds.collect::<Result<_, _>>()?;
         let objects = prepull::objects(
             &Request {

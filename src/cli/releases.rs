@@ -22,7 +22,7 @@ pub(crate) struct Releases {
 impl Releases {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let catalog = inputs::catalog(context)?;
-        let releases = catalog.releases(self.distro.as_deref()).map_err(CliError::usage)?;
+        let releases = catalog.releases(self.distro.as_deref())?;
         context.output.result(&releases, || match self.distro {
             Some(_) => output::table(&rows(&releases)),
             None => overview(&releases),

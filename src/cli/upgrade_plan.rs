@@ -161,7 +161,7 @@ impl Common {
         make: impl FnOnce(&Request<'_>) -> Result<UpgradePlan, PlanError>,
     ) -> Result<UpgradePlan, CliError> {
         let catalog = inputs::catalog(context)?;
-        let kinds = self.node.iter().map(|text| catalog.node_kind(text).map_err(CliError::usage));
+        let kinds = self.node.iter().map(|text| catalog.node_kind(text).map_err(CliError::from));
         let kinds: Vec<NodeKind> = kinds.collect::<Result<_, _>>()?;
         let store = Store::open(&self.store)?;
         let stock = Stock::of_store(&store, catalog);

@@ -6,16 +6,15 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 
+use super::document::{Document, Entry, FileEntry, List, ReleaseEntry};
 use super::lock::address_of;
-use super::{BundleName, IMAGES_LIST};
-use crate::catalog::{Catalog, ImageList, ImageListError, ReleaseId};
+use super::{BundleName, IMAGES_LIST, Programs};
+use crate::catalog::{Catalog, CatalogError, ImageList, ImageListError, ReleaseId};
 use crate::input::yaml::{self, Node};
 use crate::input::{self, DocumentError, InputError};
 use crate::oci::{Digest, NodeKind, Reference};
-use crate::select::{ParseRuntimeError, Runtime};
+use crate::select::{self, Runtime, UnknownVersion};
 
 /// The version of the definition's form.
 pub const API_VERSION: &str = "dray.dev/v1alpha1";
@@ -43,9 +42,49 @@ pub enum DefinitionError {
         /// What is wrong with it.
         message: String,
     },
+    /// The catalog does not have a release as it is named.
+    #[error("{}, line {line}: `{field}`: {source}", input::name(path))]
+    Release {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// The field.
+        field: String,
+        /// What the catalog says.
+        source: Box<CatalogError>,
+    },
     /// An image list that it names cannot be used.
     #[error(transparent)]
     List(#[from] ImageListError),
+}
+
+/// Something in a definition that can be meant, but is probably a mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DefinitionWarning {
+    /// An image list names no image.
+    EmptyList {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A runtime has a version that nobody has released.
+    UnknownVersion {
+        /// The definition.
+        path: PathBuf,
+        /// What is unknown.
+        unknown: UnknownVersion,
+    },
+}
+
+impl fmt::Display for DefinitionWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptyList { path } => write!(f, "{}: the list has no image reference", input::name(path)),
+            Self::UnknownVersion { path, unknown } => {
+                write!(f, "{}: `spec.runtimes`: {unknown}", input::name(path))
+            }
+        }
+    }
 }
 
 /// A definition, with its aliases resolved.
@@ -59,7 +98,7 @@ pub struct Definition {
     pub expires: Option<Timestamp>,
     /// The node kinds to be complete for.
     pub nodes: Vec<NodeKind>,
-    /// The container runtimes on the nodes; empty for all.
+    /// The container runtimes on the nodes; empty for what the releases ship, or else what is still supported.
     pub runtimes: Vec<Runtime>,
     /// The releases whose images are needed.
     pub releases: Vec<WantedRelease>,
@@ -73,6 +112,8 @@ pub struct Definition {
     pub list_files: Vec<PathBuf>,
     /// Whether signatures, attestations and SBOMs of the images come along.
     pub evidence: bool,
+    /// What is probably a mistake.
+    pub warnings: Vec<DefinitionWarning>,
 }
 
 /// A release in a definition.
@@ -82,6 +123,8 @@ pub struct WantedRelease {
     pub id: ReleaseId,
     /// Features beyond its default configuration.
     pub with: Vec<String>,
+    /// How its programs reach the nodes; `None` if `files` has to list them.
+    pub programs: Option<Programs>,
 }
 
 /// An image in a definition.
@@ -91,6 +134,8 @@ pub struct WantedImage {
     pub reference: Reference,
     /// The node kinds that need it.
     pub nodes: Vec<NodeKind>,
+    /// Whether only those of `nodes` need it whose operating system and architecture the image has.
+    pub auto: bool,
     /// Where the definition names it: `images`, or the file of an image list.
     pub source: String,
 }
@@ -102,106 +147,6 @@ pub struct WantedFile {
     pub url: url::Url,
     /// What it must hash to.
     pub digest: Digest,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Document {
-    api_version: String,
-    kind: String,
-    metadata: Metadata,
-    spec: Spec,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Metadata {
-    name: BundleName,
-    #[serde(default = "first")]
-    sequence: u64,
-    expires: Option<String>,
-}
-
-fn first() -> u64 {
-    1
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Spec {
-    nodes: Vec<String>,
-    #[serde(default)]
-    runtimes: Vec<String>,
-    #[serde(default)]
-    releases: Vec<ReleaseEntry>,
-    #[serde(default)]
-    images: Vec<ImageEntry>,
-    #[serde(default)]
-    image_lists: Vec<PathBuf>,
-    #[serde(default)]
-    files: Vec<FileEntry>,
-    #[serde(default)]
-    charts: Vec<String>,
-    #[serde(default)]
-    evidence: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReleaseEntry {
-    k0s: Option<String>,
-    kubeadm: Option<String>,
-    k3s: Option<String>,
-    rke2: Option<String>,
-    openkruise: Option<String>,
-    #[serde(default)]
-    with: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileEntry {
-    url: url::Url,
-    sha256: Option<String>,
-    sha512: Option<String>,
-}
-
-/// `docker.io/library/nginx:1.27`, or the same with the nodes that need it.
-struct ImageEntry {
-    reference: String,
-    nodes: Option<Vec<String>>,
-}
-
-impl<'de> Deserialize<'de> for ImageEntry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EntryVisitor;
-
-        impl<'de> Visitor<'de> for EntryVisitor {
-            type Value = ImageEntry;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an image reference, or `ref` with `nodes`")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ImageEntry, E> {
-                Ok(ImageEntry { reference: text.to_owned(), nodes: None })
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<ImageEntry, M::Error> {
-                let (mut reference, mut nodes) = (None, None);
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "ref" => reference = Some(map.next_value()?),
-                        "nodes" => nodes = Some(map.next_value()?),
-                        other => return Err(M::Error::unknown_field(other, &["ref", "nodes"])),
-                    }
-                }
-                Ok(ImageEntry { reference: reference.ok_or_else(|| M::Error::missing_field("ref"))?, nodes })
-            }
-        }
-
-        deserializer.deserialize_any(EntryVisitor)
-    }
 }
 
 impl Definition {
@@ -238,38 +183,40 @@ impl Reader<'_> {
         }
         let spec = document.spec;
         let nodes = self.node_kinds("spec.nodes", &spec.nodes)?;
-        if nodes.is_empty() {
-            return Err(self.field("spec.nodes", "name at least one node kind, e.g. linux/amd64"));
-        }
+        let default = match &spec.image_nodes {
+            Some(list) => self.needing("spec.imageNodes", list, &nodes)?,
+            None => (nodes.clone(), false),
+        };
+        let needing = |field: String, own: Option<&List<String>>| match own {
+            Some(list) => self.needing(&format!("{field}.nodes"), list, &nodes),
+            None => Ok(default.clone()),
+        };
+        let mut warnings = Vec::new();
         let mut images = Vec::new();
-        for (nth, entry) in spec.images.iter().enumerate() {
+        for (nth, Entry { subject, nodes, .. }) in spec.images.0.iter().enumerate() {
             let field = format!("spec.images[{nth}]");
-            images.push(WantedImage {
-                reference: self.parsed(&field, &entry.reference)?,
-                nodes: match &entry.nodes {
-                    Some(kinds) => self.node_kinds(&field, kinds)?,
-                    None => nodes.clone(),
-                },
-                source: IMAGES_LIST.to_owned(),
-            });
+            let reference = self.parsed(&field, subject)?;
+            let (nodes, auto) = needing(field, nodes.as_ref())?;
+            images.push(WantedImage { reference, nodes, auto, source: IMAGES_LIST.to_owned() });
         }
         let mut list_files = Vec::new();
-        for list in &spec.image_lists {
+        for (nth, Entry { subject: list, nodes, .. }) in spec.image_lists.0.iter().enumerate() {
+            let (nodes, auto) = needing(format!("spec.imageLists[{nth}]"), nodes.as_ref())?;
             let path = self.path.parent().unwrap_or(Path::new("")).join(list);
-            list_files.push(path.clone());
-            for reference in ImageList::read(&path)?.images {
-                let source = list.display().to_string();
-                images.push(WantedImage { reference, nodes: nodes.clone(), source });
+            let references = ImageList::read(&path)?.images;
+            let image =
+                |reference| WantedImage { reference, nodes: nodes.clone(), auto, source: list.clone() };
+            if references.is_empty() {
+                warnings.push(DefinitionWarning::EmptyList { path: path.clone() });
             }
+            images.extend(references.into_iter().map(image));
+            list_files.push(path);
         }
-        let runtimes = spec.runtimes.iter().map(|text| {
-            text.parse().map_err(|error: ParseRuntimeError| self.field("spec.runtimes", error.to_string()))
-        });
-        Ok(Definition {
+        let definition = Definition {
             name: document.metadata.name,
             sequence: document.metadata.sequence,
             expires: document.metadata.expires.map(|text| self.expiry(&text)).transpose()?,
-            runtimes: runtimes.collect::<Result<_, _>>()?,
+            runtimes: self.runtimes(&spec.runtimes, &mut warnings)?,
             releases: self.releases(spec.releases)?,
             images,
             charts: self.charts(&spec.charts)?,
@@ -277,7 +224,42 @@ impl Reader<'_> {
             list_files,
             evidence: spec.evidence,
             nodes,
-        })
+            warnings,
+        };
+        self.check_content(&definition)?;
+        Ok(definition)
+    }
+
+    /// Refuses a definition of a bundle in which there would be nothing.
+    fn check_content(&self, definition: &Definition) -> Result<(), DefinitionError> {
+        let Definition { releases, images, charts, files, warnings, .. } = definition;
+        if !(releases.is_empty() && images.is_empty() && charts.is_empty() && files.is_empty()) {
+            return Ok(());
+        }
+        let empty = warnings.iter().filter_map(|warning| match warning {
+            DefinitionWarning::EmptyList { path } => Some(input::name(path)),
+            DefinitionWarning::UnknownVersion { .. } => None,
+        });
+        let lists = empty.collect::<Vec<_>>().join(", ");
+        let message = if lists.is_empty() {
+            "the bundle would be empty; name releases, images, imageLists, charts or files".to_owned()
+        } else {
+            format!("the bundle would be empty, because there is no image reference in {lists}")
+        };
+        Err(self.field("spec", message))
+    }
+
+    fn runtimes(
+        &self,
+        texts: &List<String>,
+        warnings: &mut Vec<DefinitionWarning>,
+    ) -> Result<Vec<Runtime>, DefinitionError> {
+        let runtimes: Vec<Runtime> =
+            texts.0.iter().map(|text| self.parsed("spec.runtimes", text)).collect::<Result<_, _>>()?;
+        let unknown = runtimes.iter().filter_map(|one| select::unknown_version(one, self.catalog.runtimes()));
+        let warning = |unknown| DefinitionWarning::UnknownVersion { path: self.path.to_owned(), unknown };
+        warnings.extend(unknown.map(warning));
+        Ok(runtimes)
     }
 
     /// A time, or a day through whose end (in UTC) the bundle is good.
@@ -293,8 +275,9 @@ impl Reader<'_> {
         })
     }
 
-    fn releases(&self, entries: Vec<ReleaseEntry>) -> Result<Vec<WantedRelease>, DefinitionError> {
+    fn releases(&self, entries: List<ReleaseEntry>) -> Result<Vec<WantedRelease>, DefinitionError> {
         let one = |(nth, entry): (usize, ReleaseEntry)| {
+            let field = format!("spec.releases[{nth}]");
             let named = [
                 ("k0s", entry.k0s),
                 ("kubeadm", entry.kubeadm),
@@ -303,19 +286,27 @@ impl Reader<'_> {
                 ("openkruise", entry.openkruise),
             ];
             let mut named = named.into_iter().filter_map(|(distro, version)| Some((distro, version?)));
-            match (named.next(), named.next()) {
-                (Some((distro, version)), None) => Ok(WantedRelease {
-                    id: ReleaseId { distro: distro.to_owned(), version },
-                    with: entry.with,
-                }),
-                _ => Err(self
-                    .field(&format!("spec.releases[{nth}]"), "name one release, e.g. `k0s: v1.36.3+k0s.2`")),
-            }
+            let (Some((distro, version)), None) = (named.next(), named.next()) else {
+                return Err(self.field(&field, "name one release, e.g. `k0s: v1.36.3+k0s.2`"));
+            };
+            let line = self.tree.line_of(&field);
+            let named = |error| DefinitionError::Release {
+                path: self.path.to_owned(),
+                line,
+                field,
+                source: Box::new(error),
+            };
+            let id: ReleaseId = match format!("{distro}@{version}").parse() {
+                Ok(id) => id,
+                Err(error) => return Err(named(error)),
+            };
+            self.catalog.release_with(&id, &entry.with.0).map_err(named)?;
+            Ok(WantedRelease { id, with: entry.with.0, programs: entry.programs })
         };
-        entries.into_iter().enumerate().map(one).collect()
+        entries.0.into_iter().enumerate().map(one).collect()
     }
 
-    fn charts(&self, charts: &[String]) -> Result<Vec<Reference>, DefinitionError> {
+    fn charts(&self, charts: &List<String>) -> Result<Vec<Reference>, DefinitionError> {
         let one = |(nth, text): (usize, &String)| {
             let field = format!("spec.charts[{nth}]");
             match text.strip_prefix("oci://") {
@@ -323,10 +314,10 @@ impl Reader<'_> {
                 None => Err(self.field(&field, format!("`{text}` does not start with oci://"))),
             }
         };
-        charts.iter().enumerate().map(one).collect()
+        charts.0.iter().enumerate().map(one).collect()
     }
 
-    fn files(&self, entries: Vec<FileEntry>) -> Result<Vec<WantedFile>, DefinitionError> {
+    fn files(&self, entries: List<FileEntry>) -> Result<Vec<WantedFile>, DefinitionError> {
         let one = |nth: usize, entry: FileEntry| {
             let field = format!("spec.files[{nth}]");
             check_address(&entry.url).map_err(|message| self.field(&field, message))?;
@@ -341,7 +332,7 @@ impl Reader<'_> {
             Ok(WantedFile { url: entry.url, digest: self.parsed(&field, &digest)? })
         };
         let mut files: Vec<WantedFile> = Vec::new();
-        for (nth, entry) in entries.into_iter().enumerate() {
+        for (nth, entry) in entries.0.into_iter().enumerate() {
             let file = one(nth, entry)?;
             let place = |file: &WantedFile| (file.url.origin(), file.url.path().to_owned());
             match files.iter().find(|other| place(other) == place(&file)) {
@@ -357,15 +348,35 @@ impl Reader<'_> {
         Ok(files)
     }
 
-    fn node_kinds(&self, field: &str, texts: &[String]) -> Result<Vec<NodeKind>, DefinitionError> {
+    fn node_kinds(&self, field: &str, texts: &List<String>) -> Result<Vec<NodeKind>, DefinitionError> {
         let mut kinds = Vec::new();
-        for text in texts {
+        for text in &texts.0 {
             let kind = self.catalog.node_kind(text).map_err(|error| self.field(field, error.to_string()))?;
             if !kinds.contains(&kind) {
                 kinds.push(kind);
             }
         }
+        if kinds.is_empty() {
+            return Err(self.field(field, "name at least one node kind, e.g. linux/amd64"));
+        }
         Ok(kinds)
+    }
+
+    /// The node kinds that need an image, among those of the site, and whether the image narrows them down.
+    fn needing(
+        &self,
+        field: &str,
+        texts: &List<String>,
+        site: &[NodeKind],
+    ) -> Result<(Vec<NodeKind>, bool), DefinitionError> {
+        if texts.0 == ["auto"] {
+            return Ok((site.to_vec(), true));
+        }
+        let kinds = self.node_kinds(field, texts)?;
+        match kinds.iter().find(|kind| !site.contains(kind)) {
+            Some(kind) => Err(self.field(field, format!("{kind} is not among `spec.nodes`"))),
+            None => Ok((kinds, false)),
+        }
     }
 
     fn parsed<T>(&self, field: &str, text: &str) -> Result<T, DefinitionError>
@@ -546,6 +557,120 @@ spec:
     }
 
     #[test]
+    fn one_value_is_a_list_of_one_and_null_is_none() {
+        let text = "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {name: w}\nspec:\n  nodes: linux/amd64\n  \
+                    runtimes: containerd://1.7.27\n  releases: {k0s: 1.36.3-k0s.2, with: calico}\n  images:\n  \
+                    charts: oci://ghcr.io/acme/chart:1\n  imageLists: ~\n  files:\n";
+        let definition = parse(text).unwrap();
+        assert_eq!(definition.nodes.len(), 1);
+        assert_eq!(definition.runtimes[0].to_string(), "containerd@1.7.27");
+        assert_eq!(definition.releases[0].id.to_string(), "k0s@v1.36.3+k0s.2");
+        assert_eq!(definition.releases[0].with, ["calico"]);
+        assert_eq!((definition.images.len(), definition.charts.len(), definition.files.len()), (0, 1, 0));
+        let one = parse(&text.replace("images:\n", "images: {ref: nginx, nodes: linux/amd64}\n")).unwrap();
+        assert_eq!(one.images[0].nodes, one.nodes);
+        assert!(parse(&text.replace("runtimes: containerd://1.7.27", "runtimes: 1.7")).is_err());
+    }
+
+    #[test]
+    fn images_need_the_nodes_that_are_nearest_stated() {
+        let nodes = |more: &str| {
+            let definition = parse(&format!("{WHOLE}{more}")).unwrap();
+            definition.images.iter().map(|image| (image.nodes.len(), image.auto)).collect::<Vec<_>>()
+        };
+        assert_eq!(nodes(""), [(2, false), (1, false)]);
+        assert_eq!(nodes("  imageNodes: auto\n"), [(2, true), (1, false)]);
+        assert_eq!(nodes("  imageNodes: linux/amd64\n"), [(1, false), (1, false)]);
+        let auto = parse(&WHOLE.replace("nodes: [windows/ltsc2022]", "nodes: auto")).unwrap();
+        assert!(auto.images[1].auto && auto.images[1].nodes == auto.nodes);
+    }
+
+    #[test]
+    fn nodes_outside_the_site_are_refused() {
+        for (more, field) in [
+            ("  imageNodes: [linux/arm64]\n", "spec.imageNodes"),
+            ("  imageLists: [{file: a.txt, nodes: windows/ltsc2019}]\n", "spec.imageLists[0].nodes"),
+        ] {
+            let error = parse(&format!("{WHOLE}{more}")).unwrap_err().to_string();
+            assert!(error.contains(field) && error.contains("is not among `spec.nodes`"), "{error}");
+        }
+        for (nodes, expected) in [
+            ("[windows/ltsc2025]", "windows(10.0.26100)/amd64 is not among `spec.nodes`"),
+            ("[]", "at least one"),
+            ("[auto, linux/amd64]", "auto"),
+        ] {
+            let text = WHOLE.replace("nodes: [windows/ltsc2022]", &format!("nodes: {nodes}"));
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains("spec.images[1].nodes") && error.contains(expected), "{nodes}: {error}");
+        }
+    }
+
+    #[test]
+    fn releases_are_named_by_their_place() {
+        for (version, expected) in [
+            ("v1.36.3", "the newest of v1.36.3 is v1.36.3+k0s.2"),
+            ("v1.36", "the newest of v1.36 is v1.36.3+k0s.2"),
+            ("v1.99.0+k0s.0", "the catalog does not know k0s@v1.99.0+k0s.0"),
+            ("latest", "`k0s@latest` is not a release"),
+        ] {
+            let error = parse(&WHOLE.replace("v1.36.3+k0s.2\n      with", &format!("{version}\n      with")));
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with("plant.yaml, line 9: `spec.releases[0]`: "), "{error}");
+            assert!(error.contains(expected), "{error}");
+        }
+        let feature = parse(&WHOLE.replace("nllb:traefik", "nllb:haproxy")).unwrap_err().to_string();
+        assert!(
+            feature.contains("`spec.releases[0]`: ") && feature.contains("no feature `nllb:haproxy`"),
+            "{feature}"
+        );
+    }
+
+    #[test]
+    fn programs_come_from_elsewhere_or_are_listed() {
+        let with = |value: &str| {
+            parse(&WHOLE.replace("nllb:traefik]\n", &format!("nllb:traefik]\n      programs: {value}\n")))
+        };
+        assert_eq!(with("elsewhere").unwrap().releases[0].programs, Some(Programs::Elsewhere));
+        assert_eq!(with("").unwrap().releases[0].programs, None);
+        for value in ["true", "here"] {
+            let error = with(value).unwrap_err().to_string();
+            let said = error.starts_with("plant.yaml, line 11: `spec.releases[0].programs`: ");
+            let names = error.contains(&format!("`{value}`")) && error.contains("`elsewhere`");
+            assert!(said && names, "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn bundle_with_nothing_in_it_is_refused() {
+        let start =
+            "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {name: e}\nspec:\n  nodes: linux/amd64\n";
+        let error = parse(start).unwrap_err().to_string();
+        assert!(error.starts_with("plant.yaml, line 4: `spec`: the bundle would be empty"), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("apps.txt"), "# nothing\n").unwrap();
+        let path = dir.path().join("plant.yaml");
+        let read = |more: &str| {
+            std::fs::write(&path, format!("{start}{more}  imageLists: [apps.txt]\n")).unwrap();
+            Definition::read(&path, &Catalog::builtin().unwrap())
+        };
+        let error = read("").unwrap_err().to_string();
+        assert!(error.contains("no image reference in ") && error.ends_with("apps.txt"), "{error}");
+        let warnings = read("  images: nginx\n").unwrap().warnings;
+        assert!(
+            matches!(&warnings[..], [DefinitionWarning::EmptyList { path }] if path.ends_with("apps.txt"))
+        );
+    }
+
+    #[test]
+    fn unknown_versions_of_runtimes_are_warned_of() {
+        let warnings = parse(&WHOLE.replace("containerd@1.7,", "containerd@17,")).unwrap().warnings;
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        let text = warning.to_string();
+        assert!(text.starts_with("plant.yaml: `spec.runtimes`: `containerd@17` is newer"), "{text}");
+        assert!(text.ends_with("did you mean containerd@1.7?"), "{text}");
+    }
+
+    #[test]
     fn image_lists_are_relative_to_the_definition() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("apps.txt"), "# ours\nghcr.io/acme/x:1\n\nredis\n").unwrap();
@@ -556,6 +681,12 @@ spec:
         assert_eq!(definition.images.len(), 4);
         assert_eq!(definition.images[3].reference.to_string(), "docker.io/library/redis:latest");
         assert_eq!(definition.images[3].source, "apps.txt");
+        let narrow =
+            "  imageLists: [{file: apps.txt, nodes: [linux/amd64]}, {file: apps.txt, nodes: auto}]\n";
+        std::fs::write(&path, format!("{WHOLE}{narrow}")).unwrap();
+        let images = Definition::read(&path, &catalog).unwrap().images;
+        let nodes: Vec<_> = images[2..].iter().map(|image| (image.nodes.len(), image.auto)).collect();
+        assert_eq!(nodes, [(1, false), (1, false), (2, true), (2, true)]);
         std::fs::remove_file(dir.path().join("apps.txt")).unwrap();
         assert!(Definition::read(&path, &catalog).unwrap_err().to_string().contains("apps.txt"));
     }

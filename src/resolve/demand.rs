@@ -14,6 +14,8 @@ use crate::select::{self, Band, BandId, Runtime, node_bands};
 pub(super) struct Demand {
     pub(super) source: NeededBy,
     pub(super) node: NodeKind,
+    /// Whether the node kind counts only if the image has its operating system and architecture.
+    pub(super) auto: bool,
     /// The client bands that may run there.
     pub(super) bands: Vec<&'static Band>,
 }
@@ -83,7 +85,7 @@ impl Demands {
                         |band: &Band| asking.is_empty() || asking.iter().any(|runtime| runtime.covers(band));
                     if bands.is_empty() || bands.iter().any(|band| asks(band)) {
                         let bands = bands.into_iter().filter(|band| asks(band)).collect();
-                        demands.add(&need.reference, source.clone(), node, bands);
+                        demands.add(&need.reference, source.clone(), node, false, bands);
                     }
                 }
             }
@@ -96,7 +98,8 @@ impl Demands {
         for image in &definition.images {
             for node in &image.nodes {
                 let source = NeededBy::list(&image.source);
-                demands.add(&image.reference, source, node, node_bands(node, &scope.everywhere));
+                let bands = node_bands(node, &scope.everywhere);
+                demands.add(&image.reference, source, node, image.auto, bands);
             }
         }
         for chart in &definition.charts {
@@ -114,7 +117,14 @@ impl Demands {
         bands.into_iter().collect()
     }
 
-    fn add(&mut self, reference: &Reference, source: NeededBy, node: &NodeKind, bands: Vec<&'static Band>) {
+    fn add(
+        &mut self,
+        reference: &Reference,
+        source: NeededBy,
+        node: &NodeKind,
+        auto: bool,
+        bands: Vec<&'static Band>,
+    ) {
         if bands.is_empty() {
             let reason = "none of `spec.runtimes` runs on this node kind".to_owned();
             self.empty.push(Gap {
@@ -124,7 +134,7 @@ impl Demands {
             });
         }
         let wanted = self.images.entry(reference.clone()).or_default();
-        wanted.demands.push(Demand { source, node: node.clone(), bands });
+        wanted.demands.push(Demand { source, node: node.clone(), auto, bands });
     }
 
     /// A release without a single image for a node kind is complete only in appearance.

@@ -6,7 +6,8 @@ use crate::catalog::{Catalog, CatalogError, Problem, Release, ReleaseId, Severit
 /// The stable name of the problem.
 const ID: &str = "windows-files-unlisted";
 
-/// Says for each release which programs its Windows nodes need and `spec.files` does not list.
+/// Finds for each release the programs that its Windows nodes need, that `spec.files` does not list, and that do not come
+/// from elsewhere.
 pub(super) fn unlisted(
     definition: &Definition,
     catalog: &Catalog,
@@ -17,7 +18,7 @@ pub(super) fn unlisted(
         return Ok(problems);
     }
     let paths: Vec<String> = definition.files.iter().map(|file| decoded(file.url.path())).collect();
-    for wanted in &definition.releases {
+    for wanted in definition.releases.iter().filter(|wanted| wanted.programs.is_none()) {
         let needed = windows_files(&catalog.release(&wanted.id)?);
         let listed = |name: &&String| paths.iter().any(|path| path.ends_with(&format!("/{name}")));
         let missing: Vec<String> = needed
@@ -28,12 +29,16 @@ pub(super) fn unlisted(
         if !missing.is_empty() {
             let problem = Problem {
                 id: ID.to_owned(),
-                severity: Severity::Warning,
+                severity: Severity::Blocker,
                 message: format!(
-                    "Windows nodes need {}, which `spec.files` does not list; add it, or bring it to the nodes yourself",
+                    "Windows nodes run {}, which `spec.files` does not list",
                     missing.join(", ")
                 ),
-                fix: Some("list it under `spec.files` with its address and checksum".to_owned()),
+                fix: Some(
+                    "list it with its address and checksum, or state `programs: elsewhere` beside the release if it \
+                     reaches the nodes in another way"
+                        .to_owned(),
+                ),
                 nodes: nodes.clone(),
             };
             problems.push((wanted.id.clone(), problem));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::auto::{self, Content};
 use super::demand::{Demand, Wanted};
 use super::evidence::{Gathered, Search, Trouble};
 use super::tree::Reader;
@@ -55,21 +56,30 @@ pub(super) async fn resolve<M: Manifests>(
         Err(error) => return failed(Gap::from_error(reference, &error)),
     };
     reader.remember(&fetched.digest, &fetched.document);
-    let mut work = Work::new(reader, reference, &fetched.digest, &fetched.document, wanted);
-    match &fetched.document {
-        // Without all entries nobody can say what a client would take.
+    let content = match &fetched.document {
         Document::Index(index) => match reader.expand(reference.name(), index).await {
-            Ok(Ok(expansion)) => {
-                work.index(&expansion, wanted).await;
-                work.list(&fetched.digest, index).await;
-            }
+            Ok(Ok(expansion)) => Content::Index(index, expansion),
+            // Without all entries nobody can say what a client would take.
             Ok(Err(error)) => {
                 let gap = Gap::new(Some(reference.clone()), GapKind::Unreadable, error.to_string());
                 return failed(gap);
             }
             Err(error) => return failed(Gap::from_error(reference, &error)),
         },
-        Document::Image(image) => work.single(image, wanted).await,
+        Document::Image(image) => Content::Image(image),
+    };
+    let wanted = match auto::narrowed(reader, reference, &content, wanted).await {
+        Ok(Ok(wanted)) => wanted,
+        Ok(Err(gap)) => return Outcome::Failed(gap),
+        Err(error) => return failed(Gap::from_error(reference, &error)),
+    };
+    let mut work = Work::new(reader, reference, &fetched.digest, &fetched.document, &wanted);
+    match &content {
+        Content::Index(index, expansion) => {
+            work.index(expansion, &wanted).await;
+            work.list(&fetched.digest, index).await;
+        }
+        Content::Image(image) => work.single(image, &wanted).await,
     }
     if evidence {
         work.evidence(upstream).await;

@@ -98,6 +98,17 @@ pub struct LockedRelease {
     /// Features beyond the default configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub with: Vec<String>,
+    /// How its programs reach the nodes; `None` if the bundle's files are all that is known of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub programs: Option<Programs>,
+}
+
+/// How the programs of a release reach the nodes: `k0s.exe`, `kubelet.exe`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Programs {
+    /// In another way than in the bundle.
+    Elsewhere,
 }
 
 /// An image reference and what is kept of it.

@@ -1,8 +1,10 @@
 //! From a definition to a lock: what each image reference is upstream, what is kept of it for which node kind, and
 //! the proof that nothing is missing.
 
+mod auto;
 mod definition;
 mod demand;
+mod document;
 mod evidence;
 mod files;
 mod gap;
@@ -13,12 +15,13 @@ mod resolver;
 mod tree;
 
 pub use definition::{
-    API_VERSION, Definition, DefinitionError, MAX_DEFINITION_BYTES, WantedFile, WantedImage, WantedRelease,
+    API_VERSION, Definition, DefinitionError, DefinitionWarning, MAX_DEFINITION_BYTES, WantedFile,
+    WantedImage, WantedRelease,
 };
 pub use gap::{Gap, GapKind};
 pub use lock::{
     BUNDLE_HOST, BundleName, Child, Evidence, LOCK_VERSION, Lock, LockError, LockedBlob, LockedFile,
-    LockedImage, LockedIndex, LockedRelease, MAX_LOCK_BYTES, ProofRow, RequiredBlob, Root, tags_of,
+    LockedImage, LockedIndex, LockedRelease, MAX_LOCK_BYTES, Programs, ProofRow, RequiredBlob, Root, tags_of,
 };
 pub use needed_by::{CHARTS_LIST, IMAGES_LIST, NeededBy};
 pub use resolver::{Resolution, ResolveError, ResolveOptions, resolve};

@@ -127,14 +127,18 @@ pub async fn resolve<M: Manifests>(
         releases: definition
             .releases
             .iter()
-            .map(|release| LockedRelease { release: release.id.to_string(), with: release.with.clone() })
+            .map(|release| LockedRelease {
+                release: release.id.to_string(),
+                with: release.with.clone(),
+                programs: release.programs,
+            })
             .collect(),
+        proof: proof(definition, &demands.images, &found.images, &allowed),
         images: found.images.into_values().collect(),
         indexes: found.indexes.into_values().collect(),
         blobs: found.blobs.into_values().collect(),
         requires: Vec::new(),
         files: options.files,
-        proof: proof(definition, &demands.images, &allowed),
         allowed_missing: references(allowed.iter().filter(|gap| !gap.evidence)),
         allowed_unproved: references(allowed.iter().filter(|gap| gap.evidence)),
     };
@@ -235,12 +239,18 @@ impl Found {
 }
 
 /// A row for each release and node kind, and for what the definition lists by itself.
-fn proof(definition: &Definition, images: &BTreeMap<Reference, Wanted>, allowed: &[Gap]) -> Vec<ProofRow> {
+fn proof(
+    definition: &Definition,
+    images: &BTreeMap<Reference, Wanted>,
+    found: &BTreeMap<Reference, LockedImage>,
+    allowed: &[Gap],
+) -> Vec<ProofRow> {
     let mut rows: BTreeMap<(usize, usize), ProofRow> = BTreeMap::new();
     let releases: Vec<String> = definition.releases.iter().map(|release| release.id.to_string()).collect();
     for (reference, wanted) in images {
         let mut counted = BTreeSet::new();
-        for demand in &wanted.demands {
+        let is_for = |node| found.get(reference).is_none_or(|image| image.nodes.contains(node));
+        for demand in wanted.demands.iter().filter(|demand| is_for(&demand.node)) {
             let row =
                 demand.source.release().map_or_else(|| IMAGES_LIST.to_owned(), |release| release.to_string());
             let key = (

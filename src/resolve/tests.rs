@@ -427,6 +427,10 @@ fn windows_nodes_need_programs_that_somebody_has_to_bring() {
     };
     let k0s = "k0s: v1.36.3+k0s.2";
     assert!(unlisted("linux/amd64", k0s, &[]).is_empty());
+    for release in [k0s, "kubeadm: v1.36.0", "rke2: v1.36.3+rke2r1"] {
+        assert_eq!(unlisted("windows/ltsc2022", release, &[]).len(), 1, "{release}");
+        assert!(unlisted("windows/ltsc2022", &format!("{release}, programs: elsewhere"), &[]).is_empty());
+    }
     let message = unlisted("windows/ltsc2022", k0s, &[]).remove(0);
     assert!(message.contains("k0s-v1.36.3+k0s.2-amd64.exe,"), "{message}");
     let url =
@@ -528,4 +532,62 @@ fn default_scope_is_what_the_releases_ship() {
     assert!(mixed.contains(&"containerd@1.6.0/linux".to_owned()) && mixed.len() > 3, "{mixed:?}");
     assert!(with("{kubeadm: v1.36.3}").contains(&"skopeo@1.12.0".to_owned()));
     assert!(!with("{kubeadm: v1.36.3}").contains(&"containerd@0.0.0/linux".to_owned()));
+}
+
+/// The nodes of each image in a lock, in its order.
+fn nodes_of(lock: &Lock) -> Vec<Vec<String>> {
+    lock.images.iter().map(|image| image.nodes.iter().map(ToString::to_string).collect()).collect()
+}
+
+#[test]
+fn auto_means_the_nodes_that_the_image_has() {
+    let mut table = Table::default();
+    let both = [table.image("linux/x86_64", "l"), table.image("windows(10.0.20348.1)/amd64", "w")];
+    let linux = [both[0].clone(), table.image("unknown/unknown", "?")];
+    let mut unstated = both[0].clone();
+    unstated["platform"] = Value::Null;
+    let [both, linux, unstated] = [&both[..], &linux, &[unstated]].map(|entries| table.index(entries));
+    for (reference, root) in
+        [("r.io/both:1", &both), ("r.io/linux:1", &linux), ("r.io/unstated:1", &unstated)]
+    {
+        table.tag(reference, root);
+    }
+    let single = table.image("linux/amd64", "s");
+    table.tag("r.io/single:1", &single);
+    let nodes = "linux/amd64, linux/arm64, windows/ltsc2022";
+    let images = "runtimes: [containerd@2.3]\nimageNodes: auto\n\
+                  images: [r.io/both:1, r.io/linux:1, r.io/single:1, r.io/unstated:1]";
+    let lock = resolve_with(&table, nodes, images, &[]).unwrap().lock;
+    let amd64 = vec!["linux/amd64".to_owned()];
+    let windows = vec!["linux/amd64".to_owned(), "windows(10.0.20348)/amd64".to_owned()];
+    assert_eq!(nodes_of(&lock), [windows, amd64.clone(), amd64.clone(), amd64]);
+    let counted: Vec<_> = lock.proof.iter().map(|row| (row.node.to_string(), row.images)).collect();
+    assert_eq!(counted, [("linux/amd64".to_owned(), 4), ("windows(10.0.20348)/amd64".to_owned(), 1)]);
+    // A build that the image does not have stays an error, as does an image for other nodes altogether.
+    let gaps_with = |nodes: &str| gaps(resolve_with(&table, nodes, images, &[]));
+    let build = gaps_with("linux/amd64, windows/ltsc2019");
+    assert_eq!(build.len(), 1);
+    assert_eq!(build[0].nodes[0].to_string(), "windows(10.0.17763)/amd64");
+    let none = gaps_with("linux/arm64");
+    let reasons: Vec<&str> = none.iter().map(|gap| gap.reason.as_str()).collect();
+    assert_eq!(none.len(), 4, "{none:?}");
+    assert!(
+        reasons.contains(&"it is for linux/amd64, windows/amd64 only, which no node kind of the site is")
+    );
+    // What is stated beside it counts in any case.
+    let stated = images.replace("r.io/linux:1,", "{ref: r.io/linux:1, nodes: [windows/ltsc2022]},");
+    assert_eq!(gaps(resolve_with(&table, nodes, &stated, &[])).len(), 1);
+}
+
+#[test]
+fn auto_keeps_every_node_for_what_states_no_platform() {
+    let mut table = Table::default();
+    let config = table.add("application/vnd.wasm.config.v0+json", &json!({"os": "wasip1"}));
+    let artifact =
+        json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": []});
+    let artifact = table.add(media_type::OCI_MANIFEST, &artifact);
+    table.tag("r.io/a:1", &artifact);
+    let more = "runtimes: [containerd@2.3]\nimages: {ref: r.io/a:1, nodes: auto}";
+    let lock = resolve_with(&table, "linux/amd64, windows/ltsc2022", more, &[]).unwrap().lock;
+    assert_eq!(nodes_of(&lock)[0].len(), 2);
 }

@@ -289,7 +289,7 @@ impl World {
         self.site.lock(self.upstream.address()).succeed();
         let path = self.site.path("bundle.lock");
         let mut lock = Lock::from_json(&fs::read(&path).unwrap()).unwrap();
-        lock.releases = vec![LockedRelease { release: release.to_owned(), with: Vec::new() }];
+        lock.releases = vec![LockedRelease { release: release.to_owned(), with: Vec::new(), programs: None }];
         lock.images.iter_mut().for_each(|image| {
             image.needed_by =
                 vec![NeededBy::Component { component: "system".into(), release: release.parse().unwrap() }];

@@ -75,7 +75,7 @@ fn installed(stage: &Stage, release: &str, with: &str, files: &[String]) {
     let mut definition = format!(
         "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {{name: plant-7, sequence: 1}}\nspec:\n  \
          nodes: [linux/amd64, windows/ltsc2022]\n  releases:\n    \
-         - {{{distro}: {version}, with: [{with}]}}\n"
+         - {{{distro}: {version}, with: [{with}], programs: elsewhere}}\n"
     );
     if distro == "kubeadm" {
         definition.push_str("  runtimes: [containerd@2]\n");
@@ -186,9 +186,10 @@ fn going_back() {
     let stage = internet.stage();
     installed(&stage, "k0s@v1.36.2+k0s.0", "calico", &files[..1]);
     let definition = fs::read_to_string(stage.path("before.yaml")).unwrap();
-    let definition = definition
-        .replace("sequence: 1", "sequence: 2")
-        .replace("  releases:\n", "  releases:\n    - {k0s: v1.36.3+k0s.2, with: [calico]}\n");
+    let definition = definition.replace("sequence: 1", "sequence: 2").replace(
+        "  releases:\n",
+        "  releases:\n    - {k0s: v1.36.3+k0s.2, with: [calico], programs: elsewhere}\n",
+    );
     fs::write(stage.path("after.yaml"), definition).unwrap();
     let run = |stage: &Stage, arguments: &[&str]| {
         let mut command = dray();

@@ -38,7 +38,7 @@ impl Parts {
         let manifest = document(&layer);
         let mut lock = sample(&manifest, &layer);
         lock.sequence = sequence;
-        lock.releases = vec![LockedRelease { release: release.into(), with: Vec::new() }];
+        lock.releases = vec![LockedRelease { release: release.into(), with: Vec::new(), programs: None }];
         let image = &mut lock.images[0];
         image.reference = format!("registry.k8s.io/pause:{tag}").parse().unwrap();
         image.needed_by = vec![pause_of(release)];
@@ -196,7 +196,7 @@ fn what_went_is_not_known_any_more_and_can_come_back() {
 #[test]
 fn both_releases_of_one_bundle() {
     let mut both = Parts::new(1, OLD, "3.9");
-    both.lock.releases.push(LockedRelease { release: NEW.into(), with: Vec::new() });
+    both.lock.releases.push(LockedRelease { release: NEW.into(), with: Vec::new(), programs: None });
     both.lock.images[0].needed_by.push(pause_of(NEW));
     let both = both
         .file("https://example.org/v1.35.4%2Bk0s.0/k0s")
