@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dray::bundle::Bundle;
-use dray::oci::{Digest, Reference};
+use dray::oci::{Digest, Reference, RepositoryName, Tag};
 use dray::resolve::Lock;
 use serde::Serialize;
 
@@ -27,7 +27,7 @@ pub(crate) struct Diff {
     new: PathBuf,
 }
 
-/// An image that both bundles have, with another content.
+/// A tag that both bundles have, with another content.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Changed {
     #[serde(rename = "ref")]
@@ -60,6 +60,19 @@ impl Diff {
     }
 }
 
+/// The tags that images of both bundles name, and that mean something else in the new one.
+fn changed_tags(old: &Lock, new: &Lock) -> Vec<Changed> {
+    let (before, after) = (old.tags(), new.tags());
+    let tagged = new.images.iter().map(|image| &image.reference);
+    let tagged: BTreeSet<_> = tagged.filter_map(|image| Some((image.name(), image.tag()?))).collect();
+    let change = |(name, tag): (&RepositoryName, &Tag)| {
+        let (from, to) = (&before.target(name, tag)?.digest, &after.target(name, tag)?.digest);
+        let reference = Reference::new(name.clone(), Some(tag.clone()), None);
+        (from != to).then(|| Changed { reference, from: from.clone(), to: to.clone() })
+    };
+    tagged.into_iter().filter_map(change).collect()
+}
+
 impl Difference {
     fn between(old: &Lock, new: &Lock) -> Self {
         let images = |lock: &'_ Lock| -> BTreeMap<Reference, (Digest, BTreeSet<Digest>)> {
@@ -67,16 +80,11 @@ impl Difference {
             lock.images.iter().map(|i| (i.reference.clone(), (i.root.digest.clone(), kept(i)))).collect()
         };
         let (before, after) = (images(old), images(new));
-        let mut changed = Vec::new();
+        let changed = changed_tags(old, new);
         let mut kept_otherwise = Vec::new();
         for (reference, (root, kept)) in &after {
             match before.get(reference) {
-                Some((was, _)) if was != root => changed.push(Changed {
-                    reference: reference.clone(),
-                    from: was.clone(),
-                    to: root.clone(),
-                }),
-                Some((_, were)) if were != kept => kept_otherwise.push(reference.clone()),
+                Some((was, were)) if was == root && were != kept => kept_otherwise.push(reference.clone()),
                 _ => {}
             }
         }

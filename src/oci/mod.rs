@@ -15,5 +15,5 @@ pub use descriptor::{Descriptor, REFERENCE_DIGEST, REFERENCE_TYPE};
 pub use digest::{Algorithm, Digest, Hasher, ParseDigestError};
 pub use manifest::{Document, Image, ImageConfig, Index, MAX_MANIFEST_BYTES, ManifestError};
 pub use platform::{NodeKind, ParsePlatformError, Platform, WindowsBuild};
-pub use reference::{ParseReferenceError, Reference, RepositoryName, Tag};
+pub use reference::{ParseReferenceError, Reference, RepositoryName, Tag, canonical_host};
 pub use tags::{TagMeaning, Tags};

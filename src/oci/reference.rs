@@ -60,6 +60,12 @@ impl RepositoryName {
         split_host(&self.0).map(|(host, _)| host)
     }
 
+    /// Returns whether this and `other` are names of the same repository, such as those below `k8s.gcr.io` and
+    /// `registry.k8s.io`.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.path() == other.path() && self.host().map(canonical_host) == other.host().map(canonical_host)
+    }
+
     /// The name without its host.
     pub fn path(&self) -> &str {
         match self.host() {
@@ -200,6 +206,17 @@ fn complete(name: &str) -> String {
         format!("{host}/library/{path}")
     } else {
         format!("{host}/{path}")
+    }
+}
+
+/// Returns the host that images of the registry `host` are known by.
+pub fn canonical_host(host: &str) -> &str {
+    match host {
+        // Docker Hub's other names.
+        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => "docker.io",
+        // Frozen in 2023; everything in it is in the new one.
+        "k8s.gcr.io" => "registry.k8s.io",
+        other => other,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::StatusCode;
 
-use crate::oci::{Descriptor, Digest, RepositoryName, Tag};
+use crate::oci::{Descriptor, Digest, RepositoryName, Tag, TagMeaning};
 use crate::store::{Content, ContentError};
 
 use super::error::{ApiError, Code};
@@ -28,7 +28,7 @@ pub(super) struct Lookup<'a> {
 impl Lookup<'_> {
     /// What the tag points at. Different images of one name under different hosts are an error that names them.
     pub(super) fn tag(&self, tag: &Tag) -> Result<Option<Found<Descriptor>>, ApiError> {
-        if let Some(found) = self.named(|name| self.content.resolve(name, tag))? {
+        if let Some(found) = self.named_tag(tag)? {
             return Ok(Some(found));
         }
         let found = self.anywhere(|name| self.content.resolve(name, tag))?;
@@ -64,6 +64,24 @@ impl Lookup<'_> {
             return Err(ambiguous("the repository", found.iter().map(|found| &found.name)));
         }
         Ok(found.pop())
+    }
+
+    /// What the tag points at under the likeliest name. A tag that only pinned references have set gives way to the same tag
+    /// under another name of the same repository.
+    fn named_tag(&self, tag: &Tag) -> Result<Option<Found<Descriptor>>, ContentError> {
+        let mut pinned: Option<Found<Descriptor>> = None;
+        for name in &self.candidates.names {
+            let found = |value| Some(Found { name: name.clone(), value });
+            match (self.content.meaning(name, tag)?, &pinned) {
+                (Some(TagMeaning::Unpinned(value)), None) => return Ok(found(value)),
+                (Some(TagMeaning::Unpinned(value)), Some(pinned)) if pinned.name.is_same_as(name) => {
+                    return Ok(found(value));
+                }
+                (Some(TagMeaning::Pinned(value)), None) => pinned = found(value),
+                _ => {}
+            }
+        }
+        Ok(pinned)
     }
 
     fn named<T>(

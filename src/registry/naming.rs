@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::oci::RepositoryName;
+use crate::oci::{RepositoryName, canonical_host};
 
 /// How this site names things.
 #[derive(Clone, Debug, Default)]
@@ -171,17 +171,6 @@ impl List {
         {
             self.names.push(name);
         }
-    }
-}
-
-/// The host that images of `host` are known by.
-fn canonical_host(host: &str) -> &str {
-    match host {
-        // Docker Hub's other names.
-        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => "docker.io",
-        // Frozen in 2023; everything in it is in the new one.
-        "k8s.gcr.io" => "registry.k8s.io",
-        other => other,
     }
 }
 

@@ -25,14 +25,22 @@ const IMAGES: [&str; 3] =
     ["registry.k8s.io/pause:3.9", "quay.io/calico/node:v3.30.1", "quay.io/calico/node:v3.30.2"];
 
 fn carry(nodes: &str) -> Carried {
-    let images = IMAGES.join(", ");
-    let site = Site::new(&format!(
-        "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {{name: plant-7}}\nspec:\n  nodes: [{nodes}]\n  \
-         runtimes: [containerd@1.7, containerd@2]\n  images: [{images}]\n"
-    ));
+    let (_, carried) = carry_images("plant-7", nodes, |_| IMAGES.map(str::to_owned).into());
+    carried
+}
+
+/// Carries what `images` lists, from an upstream that has all of [`IMAGES`].
+fn carry_images(name: &str, nodes: &str, images: impl FnOnce(&str) -> Vec<String>) -> (Serve, Carried) {
+    let site = Site::new("");
     let upstream = shelf::serve(&site.path("upstream"), &IMAGES.map(str::to_owned));
+    let images = format!("\"{}\"", images(upstream.address()).join("\", \""));
+    let definition = format!(
+        "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {{name: {name}}}\nspec:\n  nodes: [{nodes}]\n  \
+         runtimes: [containerd@1.7, containerd@2]\n  images: [{images}]\n"
+    );
+    fs::write(site.path("bundle.yaml"), definition).unwrap();
     let bundle = site.bundle(upstream.address());
-    Carried { site, bundle }
+    (upstream, Carried { site, bundle })
 }
 
 const BOTH: &str = "linux/amd64, windows/ltsc2022";
@@ -113,6 +121,48 @@ fn into_debians_registry_and_into_ours() {
     }
     drop(ours);
     dray().args(["scrub", "--store"]).arg(&store).succeed();
+}
+
+#[test]
+fn pinned_reference_moves_no_tag_anywhere() {
+    let [_, first, second] = IMAGES;
+    let digest = |address: &str, reference: &str| Digest::sha256(raw(address, reference).as_bytes());
+    let pinned = |address: &str| format!("{first}@{}", digest(address, second));
+    let (upstream, unpinned) = carry_images("tag", BOTH, |_| vec![first.to_owned()]);
+    let (_, pin) = carry_images("pin", BOTH, |address| vec![pinned(address)]);
+    let own = digest(upstream.address(), first);
+    let other = digest(upstream.address(), second);
+    let registry = Registry::start(&unpinned.site.path("data"), Access::Full);
+    let address = registry.address();
+    // Nobody has set the tag yet.
+    pin.import(address, "new").succeed();
+    assert_eq!(digest(address, &format!("new/{first}")), other);
+    for (bundle, warns) in [(&unpinned, false), (&pin, true)] {
+        let pushed = bundle.import(address, "mirror").fail_with(0);
+        assert_eq!(json(&pushed)["keptTags"].as_array().unwrap().len(), usize::from(warns));
+        assert_eq!(pushed.stderr.contains("were not moved"), warns, "{}", pushed.stderr);
+    }
+    // In either order in a store, and served in place.
+    let orders = [[&unpinned, &pin], [&pin, &unpinned]];
+    let mut served = Vec::new();
+    for (nth, order) in orders.iter().enumerate() {
+        let store = unpinned.site.path(&format!("store-{nth}"));
+        for bundle in order {
+            bundle.site.import(&bundle.bundle, &store).succeed();
+        }
+        served.push(Serve::start(&["--store", store.to_str().unwrap()]));
+        let files = order.iter().flat_map(|carried| [carried.bundle.clone(), carried.site.path("plant.pub")]);
+        let files: Vec<PathBuf> = files.collect();
+        let files: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+        served
+            .push(Serve::start(&["--bundle", files[0], files[2], "--trust", files[1], "--trust", files[3]]));
+    }
+    let places = served.iter().map(|serve| (serve.address(), "")).chain([(address, "mirror/")]);
+    for (address, prefix) in places {
+        assert_eq!(digest(address, &format!("{prefix}{first}")), own, "{address}");
+        let (name, _) = first.split_once(':').unwrap();
+        assert_eq!(digest(address, &format!("{prefix}{name}@{other}")), other, "{address}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::images::{Images, SiteRegistry};
 use super::locked::Locked;
 use crate::oci::{
     Descriptor, Digest, Document, Image, ImageConfig, NodeKind, Platform, Reference, RepositoryName,
-    media_type,
+    TagMeaning, media_type,
 };
 use crate::resolve::{Child, Lock, LockedImage};
 use crate::select::{self, Band};
@@ -83,12 +83,26 @@ impl<'a> Shelf<'a> {
         if matches!(self.source, Source::Unknown) {
             return Ok(None);
         }
+        // As a registry looks for tags.
+        let mut pinned: Option<(&Reference, Rc<Found>)> = None;
         for name in names {
-            if let Some(found) = self.find(name)? {
-                return self.reason(&found, kind, bands);
+            let Some(found) = self.find(name)? else { continue };
+            match &pinned {
+                None if self.is_pinned(name)? => pinned = Some((name, found)),
+                Some((first, _)) if !first.name().is_same_as(name.name()) || self.is_pinned(name)? => {}
+                _ => return self.reason(&found, kind, bands),
             }
         }
-        Ok(Some("it is not there".to_owned()))
+        match pinned {
+            Some((_, found)) => self.reason(&found, kind, bands),
+            None => Ok(Some("it is not there".to_owned())),
+        }
+    }
+
+    /// Whether only pinned references have set the tag of a reference without a digest.
+    fn is_pinned(&self, reference: &Reference) -> Result<bool, ContentError> {
+        let Some(images) = self.images() else { return Ok(false) };
+        Ok(matches!(images.meaning(reference)?, Some(TagMeaning::Pinned(_))))
     }
 
     fn find(&self, reference: &Reference) -> Result<Option<Rc<Found>>, ContentError> {

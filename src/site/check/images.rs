@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_BYTES, Reference, RepositoryName};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_BYTES, Reference, RepositoryName, TagMeaning};
 use crate::site::RegistryUrl;
 use crate::store::{Content, ContentError, Manifest};
 use crate::upstream::{Problem, Upstream, UpstreamError};
@@ -15,6 +15,9 @@ use crate::upstream::{Problem, Upstream, UpstreamError};
 pub(super) trait Images {
     /// Returns the digest that a reference stands for; `None` if there is no such image.
     fn root(&self, reference: &Reference) -> Result<Option<Digest>, ContentError>;
+
+    /// Returns what the tag of a reference without a digest means; `None` if it is not known who set it.
+    fn meaning(&self, reference: &Reference) -> Result<Option<TagMeaning>, ContentError>;
 
     /// A manifest or index, verified.
     fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Manifest>, ContentError>;
@@ -36,6 +39,13 @@ impl Images for Arc<dyn Content> {
             },
             (None, Some(tag)) => Ok(self.resolve(reference.name(), tag)?.map(|root| root.digest)),
             (None, None) => Ok(None),
+        }
+    }
+
+    fn meaning(&self, reference: &Reference) -> Result<Option<TagMeaning>, ContentError> {
+        match (reference.digest(), reference.tag()) {
+            (None, Some(tag)) => self.as_ref().meaning(reference.name(), tag),
+            _ => Ok(None),
         }
     }
 
@@ -109,6 +119,10 @@ impl Images for SiteRegistry {
             reference.digest().cloned(),
         );
         Ok(self.ask(self.upstream.manifest(&there))?.map(|found| found.digest))
+    }
+
+    fn meaning(&self, _: &Reference) -> Result<Option<TagMeaning>, ContentError> {
+        Ok(None)
     }
 
     fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Manifest>, ContentError> {

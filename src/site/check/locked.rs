@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::images::Images;
-use crate::oci::{Descriptor, Digest, Platform, Reference, RepositoryName, Tags, media_type};
+use crate::oci::{Descriptor, Digest, Platform, Reference, RepositoryName, TagMeaning, Tags, media_type};
 use crate::resolve::{Lock, LockedImage};
 use crate::store::{ContentError, Manifest};
 
@@ -107,6 +107,11 @@ impl Images for Locked<'_> {
         let target = self.target(reference);
         let is_carried = |digest: &&Digest| self.manifests.contains_key(&(reference.name(), *digest));
         Ok(target.filter(is_carried).cloned())
+    }
+
+    fn meaning(&self, reference: &Reference) -> Result<Option<TagMeaning>, ContentError> {
+        let tag = reference.tag().filter(|_| reference.digest().is_none());
+        Ok(tag.and_then(|tag| self.tags.get(reference.name(), tag)).cloned())
     }
 
     fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Manifest>, ContentError> {

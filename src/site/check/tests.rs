@@ -1,5 +1,6 @@
 //! Everything that says what a tag means, or whether a node gets an image, says the same.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use crate::bundle::tests::{Source as Blobs, block_on, build_at};
 use crate::bundle::{Bundle, ImportOptions, ServedBundles, import};
 use crate::oci::{Digest, NodeKind, Reference};
 use crate::registry::{Config, Server};
-use crate::resolve::Lock;
 use crate::resolve::tests::{Table, resolve_with};
+use crate::resolve::{Lock, LockedImage};
 use crate::select::{Band, Runtime, node_bands};
 use crate::store::{Content, Store};
 use crate::upstream::{Options, RetryPolicy, Upstream};
@@ -259,6 +260,37 @@ fn references(roots: &Roots) -> (Vec<Reference>, Vec<Reference>) {
     (tags.clone(), tags.iter().cloned().chain(pins).collect())
 }
 
+#[test]
+fn pin_under_an_old_host_leaves_the_tag_alone() {
+    let mut roots = Roots::new();
+    let [index, child] =
+        [&roots.tagged[0], &roots.all[7]].map(|digest| serde_json::json!({"digest": digest}));
+    let (old, new) = ("k8s.gcr.io/a:1", "registry.k8s.io/a:1");
+    let pin = format!("{old}@{}", child["digest"].as_str().unwrap());
+    roots.table.tag(new, &index);
+    roots.table.tag(&pin, &child);
+    let more =
+        format!("runtimes: [containerd@2.3]\nimages: [\"{new}\", {{ref: \"{pin}\", nodes: [linux/amd64]}}]");
+    let lock = resolve_with(&roots.table, "linux/amd64, windows/ltsc2022", &more, &[]).unwrap().lock;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a");
+    block_on(build_at(&path, &lock, &Blobs::of(&roots.table.contents()), &[])).unwrap();
+    let site = Site::new(&[&(path, lock)]);
+    let names = [old, new].map(|name| name.parse::<Reference>().unwrap());
+    let kind: NodeKind = "windows(10.0.20348)/amd64".parse().unwrap();
+    let served = [Served::new(site.store.clone()), Served::new(site.bundles.clone())];
+    for (source, names) in [
+        (&Source::Locks(site.locks.clone()), &names[..]),
+        (&Source::Content(site.store.clone()), &names[..]),
+        (&Source::Content(site.bundles.clone()), &names[..]),
+        (&served[0].registry, &names[..1]),
+        (&served[1].registry, &names[..1]),
+    ] {
+        let lacks = Shelf::new(source).lacks(names, &kind, &bands(&kind, "containerd@2.3"));
+        assert_eq!(lacks.unwrap(), None);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 60, ..ProptestConfig::with_cases(12) })]
     #[test]
@@ -293,6 +325,21 @@ proptest! {
                 }
             }
             of_orders.push(answers);
+        }
+        // Whatever the rule is made of, the tag follows the last reference without a digest, or else the only pin.
+        for (site, order) in sites.iter().zip([[first, second], [second, first]]) {
+            for tag in &tags {
+                let images = || order.iter().flat_map(|lock| &lock.images);
+                let unpinned = images().rfind(|image| image.reference == *tag);
+                let is_pin = |image: &&LockedImage| {
+                    (image.reference.name(), image.reference.tag()) == (tag.name(), tag.tag())
+                };
+                let pins: BTreeSet<&Digest> = images().filter(is_pin).map(|image| &image.root.digest).collect();
+                let only = pins.first().filter(|_| pins.len() == 1).copied();
+                let expected = unpinned.map(|image| &image.root.digest).or(only);
+                let [_, in_store, _] = site.tag(tag);
+                prop_assert_eq!(in_store.as_ref(), expected, "{}", tag);
+            }
         }
         // The order counts where two references without a digest differ, and nowhere else.
         let moved = |tag: &&Reference| {
