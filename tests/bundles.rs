@@ -8,8 +8,9 @@ use bytes::Bytes;
 use dray::catalog::{Catalog, Severity};
 use dray::oci::{Descriptor, Digest, Document, Reference, RepositoryName, media_type};
 use dray::resolve::{Definition, Resolution, ResolveError, ResolveOptions, resolve};
-use dray::upstream::{Fetched, Manifests, UpstreamError};
+use dray::upstream::{Fetched, Manifests, Missing, Problem, UpstreamError};
 use serde_json::{Value, json};
+use url::Url;
 
 /// What Linux nodes may have.
 const LINUX: [(&str, &str); 4] = [("amd64", ""), ("arm64", ""), ("arm", "v7"), ("riscv64", "")];
@@ -101,6 +102,10 @@ impl Manifests for Everything {
     async fn referrers(&self, _: &RepositoryName, _: &Digest) -> Result<Vec<Descriptor>, UpstreamError> {
         Ok(Vec::new())
     }
+
+    async fn file_size(&self, url: &Url) -> Result<u64, UpstreamError> {
+        Err(UpstreamError::read(url.as_str(), "files", Problem::Missing(Missing::File)))
+    }
 }
 
 async fn resolved(definition: &Definition, upstream: &Everything) -> Result<Resolution, ResolveError> {
@@ -109,7 +114,6 @@ async fn resolved(definition: &Definition, upstream: &Everything) -> Result<Reso
         allow_problems: BTreeSet::new(),
         concurrency: 4,
         day: jiff::civil::date(2026, 9, 1),
-        files: Vec::new(),
         progress: &|_, _| {},
     };
     resolve(definition, &upstream.catalog, upstream, options).await
@@ -133,7 +137,7 @@ async fn every_definition_resolves() {
         assert_eq!(definition.name.as_str(), stem, "a bundle has the name of its file");
         let resolution =
             resolved(&definition, &upstream).await.unwrap_or_else(|error| panic!("{stem}: {error}"));
-        let blocked = resolution.problems.iter().find(|(_, problem)| problem.severity == Severity::Blocker);
+        let blocked = resolution.problems.iter().find(|known| known.problem.severity == Severity::Blocker);
         assert!(blocked.is_none(), "{stem}: {blocked:?}");
         for kind in &definition.nodes {
             let kept = |image: &dray::resolve::LockedImage| {

@@ -17,6 +17,8 @@ mod blobs;
 mod command;
 #[path = "upstream/evidence.rs"]
 mod evidence;
+#[path = "upstream/failures.rs"]
+mod failures;
 #[path = "upstream/files.rs"]
 mod files;
 #[path = "upstream/lists.rs"]

@@ -30,7 +30,7 @@ pub use image_list::{ImageList, ImageListError, MAX_LIST_BYTES};
 pub use manifest::{Release, ReleaseComponent};
 pub use need::Need;
 pub use needs::Needs;
-pub use problem::{Problem, Severity};
+pub use problem::{Problem, ReleaseProblem, Severity, release_list};
 pub use release_id::ReleaseId;
 pub use runtimes::{RuntimeLine, RuntimeTable};
 pub use windows::{KubernetesRange, Offer, PauseImage, WindowsRelease, WindowsTable, offer};

@@ -235,7 +235,7 @@ impl Subject {
         if !runs {
             let _ = write!(reason, ", which {platform} cannot run");
         }
-        Choice { picks: Some(0), fetches: vec![0], checks_config: false, runs, reason }
+        Choice { picks: Some(0), fetches: vec![0], checks_config: false, runs, why: reason.clone(), reason }
     }
 
     fn text(&self, answers: &[Answer]) -> String {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::collections::BTreeSet;
 
 use clap::Args;
-use dray::catalog::{Catalog, CatalogError, ImageList, Need, Problem, ReleaseId, Severity};
+use dray::catalog::{Catalog, CatalogError, ImageList, Need, Problem, ReleaseId, ReleaseProblem, Severity};
 use dray::input;
 use dray::oci::{NodeKind, Reference};
 use dray::resolve::{Definition, DefinitionWarning};
@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::error::{CliError, Kind};
 use super::inputs;
+use super::problems;
 use super::runtime::Context;
 
 /// The node kind that is meant where none is named.
@@ -182,24 +183,13 @@ impl Answer {
         distinct.map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
-    /// Tells the problems: warnings always, notes when asked for more.
+    /// Tells the problems, each once for all releases that have it.
     fn tell(&self, context: &Context) {
-        let mut notes = 0;
-        for release in &self.releases {
-            for problem in &release.problems {
-                let line = line(&release.release, problem);
-                match problem.severity {
-                    Severity::Note if context.global.verbose == 0 => notes += 1,
-                    Severity::Note => context.output.note(format!("note: {line}")),
-                    Severity::Warning => context.output.warn(line),
-                    Severity::Blocker => context.output.warn(format!("will not work: {line}")),
-                }
-            }
-        }
-        if notes > 0 {
-            let (things, them) = if notes == 1 { ("note", "it") } else { ("notes", "them") };
-            context.output.note(format!("{notes} {things} more about these releases; -v shows {them}"));
-        }
+        let of = |needs: &ReleaseNeeds| {
+            let release = needs.release.clone();
+            needs.problems.clone().into_iter().map(move |problem| (release.clone(), problem))
+        };
+        problems::tell(context, &ReleaseProblem::join(self.releases.iter().flat_map(of)));
         if self.releases.is_empty() && self.nodes.iter().any(NodeKind::is_windows) {
             context.output.warn(
                 "a list says nothing about Windows nodes: k0s and kubeadm leave their images out of the lists that \
@@ -220,11 +210,4 @@ impl Answer {
         let ids = ids.into_iter().collect::<Vec<_>>().join(", ");
         Err(CliError::new(Kind::Incomplete, format!("the {noun} {ids} {keep} nodes from working")))
     }
-}
-
-/// A problem on one line: release, nodes, what is wrong, what to do.
-fn line(release: &ReleaseId, problem: &Problem) -> String {
-    let nodes: Vec<String> = problem.nodes.iter().map(ToString::to_string).collect();
-    let fix = problem.fix.as_deref().map(|fix| format!("\n  fix: {fix}")).unwrap_or_default();
-    format!("{release} on {} [{}]: {}{fix}", nodes.join(", "), problem.id, problem.message)
 }

@@ -9,16 +9,15 @@ use dray::catalog::{Catalog, CatalogError, ImageListError};
 use dray::input::{self, DocumentError, InputError};
 use dray::oci::Reference;
 use dray::resolve::{
-    self, Definition, DefinitionError, Lock, LockError, LockedFile, MAX_LOCK_BYTES, ResolveError,
-    ResolveOptions, WantedFile,
+    self, AllowMissing, Definition, DefinitionError, GapKind, GapList, Incomplete, Lock, LockError,
+    MAX_LOCK_BYTES, ResolveError, ResolveOptions,
 };
 use dray::trust::{self, KeyError, KeyringError, Policy, PrivateKey, PublicKey, TrustError};
-use dray::upstream::{Upstream, UpstreamError};
-use futures_util::stream::{self, StreamExt as _};
 
 use super::clock;
 use super::error::{CliError, Kind};
 use super::passphrase;
+use super::problems;
 use super::runtime::{self, Context};
 use super::target::Target;
 use super::upstream;
@@ -41,9 +40,10 @@ pub(crate) struct Source {
 /// What may be missing from a lock.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Allowances {
-    /// Go on without IMAGE where it is missing; the lock records it; may be repeated
-    #[arg(long, value_name = "IMAGE", value_delimiter = ',')]
-    pub(crate) allow_missing: Vec<Reference>,
+    /// Go on without this image or file if it cannot be had, for whatever reason; the lock records it; may be repeated.
+    /// `*` stands for any characters: 'quay.io/acme/*'
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) allow_missing: Vec<AllowMissing>,
     /// Go on in spite of the known problem ID, as `dray images` names it; may be repeated
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub(crate) allow_problem: Vec<String>,
@@ -120,72 +120,57 @@ pub(crate) fn resolve_definition(
             bar.set_position(done as u64);
         };
         let concurrency = usize::from(context.global.concurrency);
-        let files = file_sizes(&upstream, &definition.files, concurrency).await?;
         let options = ResolveOptions {
             allow_missing: allowances.allow_missing.iter().cloned().collect(),
             allow_problems: allowances.allow_problem.iter().cloned().collect::<BTreeSet<_>>(),
             concurrency,
             day,
-            files,
             progress: &progress,
         };
-        Ok(resolve::resolve(&definition, &catalog, &upstream, options).await?)
+        Ok(resolve::resolve(&definition, &catalog, &upstream, options).await)
     })?;
     bar.finish_and_clear();
-    for (release, problem) in &resolution.problems {
-        context.output.warn(format!("{release}: {}", problem.message));
+    let unneeded = match &resolution {
+        Ok(resolution) => &resolution.unneeded,
+        Err(ResolveError::Incomplete(incomplete)) => &incomplete.unneeded,
+        Err(ResolveError::Catalog(_)) => &Vec::new(),
+    };
+    for unneeded in unneeded {
+        context.output.warn(format!("--allow-missing: {unneeded}"));
     }
-    for gap in &resolution.allowed {
-        context.output.warn(format!("allowed to be missing: {gap}"));
+    let resolution = resolution?;
+    problems::tell(context, &resolution.problems);
+    if !resolution.allowed.is_empty() {
+        context.output.warn(format!("missing, which is allowed:{}", GapList(&resolution.allowed)));
     }
-    if !resolution.unproved.is_empty() {
-        let images: Vec<String> = resolution.unproved.iter().map(ToString::to_string).collect();
+    if !resolution.empty_layers.is_empty() {
         context.output.warn(format!(
-            "no signature, attestation or SBOM is published for {} of {} images: {}",
-            images.len(),
-            resolution.lock.images.len(),
-            images.join(", ")
+            "layers of 0 bytes, which containerd refuses (\"content size of zero\"): {}",
+            joined(&resolution.empty_layers)
         ));
     }
-    for image in &resolution.foreign {
+    if !resolution.unproved.is_empty() {
         context.output.warn(format!(
-            "{image} has layers that name addresses outside the registry; they are in the bundle, but containerd asks \
-             those addresses first and gives up if it cannot connect: let them answer 404 at the site"
+            "no signature, attestation or SBOM is published for {} of {} images: {}",
+            resolution.unproved.len(),
+            resolution.lock.images.len(),
+            joined(&resolution.unproved)
+        ));
+    }
+    if !resolution.foreign.is_empty() {
+        context.output.warn(format!(
+            "layers that name addresses outside the registry are in the bundle, but containerd asks those addresses \
+             first and gives up if it cannot connect: let them answer 404 at the site; they are in {}",
+            joined(&resolution.foreign)
         ));
     }
     warn_of_disputed(context, resolution.lock.tags().disputed());
     Ok(resolution.lock)
 }
 
-/// Asks the servers of `files` how large they are. All that cannot be had are named before this fails.
-async fn file_sizes(
-    upstream: &Upstream,
-    files: &[WantedFile],
-    concurrency: usize,
-) -> Result<Vec<LockedFile>, CliError> {
-    let size = async |file: &WantedFile| {
-        let size = upstream.file_size(&file.url).await?;
-        Ok(LockedFile { url: file.url.to_string(), digest: file.digest.clone(), size })
-    };
-    let results: Vec<Result<LockedFile, UpstreamError>> =
-        stream::iter(files.iter().map(size)).buffered(concurrency.max(1)).collect().await;
-    let (mut sized, mut errors) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Ok(file) => sized.push(file),
-            Err(error) => errors.push(error),
-        }
-    }
-    match errors.pop() {
-        None => Ok(sized),
-        Some(error) if errors.is_empty() => Err(error.into()),
-        Some(error) => {
-            let kind = upstream::exit_kind(&error);
-            errors.push(error);
-            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            Err(CliError::new(kind, lines.join("\n  ")))
-        }
-    }
+/// Returns references on one line.
+fn joined(references: &[Reference]) -> String {
+    references.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The catalog with the directories of `--catalog`.
@@ -351,27 +336,29 @@ impl From<ResolveError> for CliError {
     fn from(error: ResolveError) -> Self {
         match error {
             ResolveError::Catalog(error) => error.into(),
-            ResolveError::Sizes { .. } => Self::new(Kind::Verification, error),
-            ResolveError::Incomplete { ref gaps, ref blockers } => {
-                let images = gaps.iter().any(|gap| gap.reference.is_some());
-                let clients = gaps.iter().any(|gap| !gap.clients.is_empty());
-                let problems: BTreeSet<String> =
-                    blockers.iter().map(|(_, problem)| problem.id.clone()).collect();
-                let kinds: Vec<Kind> = gaps.iter().map(|gap| upstream::gap_exit_kind(gap.kind)).collect();
-                // What all failures have in common says more than that something is missing.
-                let kind = match kinds.first() {
-                    Some(first) if blockers.is_empty() && kinds.iter().all(|kind| kind == first) => *first,
-                    _ => Kind::Incomplete,
+            ResolveError::Incomplete(incomplete) => {
+                let Incomplete { gaps, blockers, .. } = &*incomplete;
+                let kinds: BTreeSet<GapKind> = gaps.iter().map(|gap| gap.kind).collect();
+                let kind = if blockers.is_empty() {
+                    upstream::gaps_exit_kind(&kinds, incomplete.reached)
+                } else {
+                    Kind::Incomplete
                 };
+                let named = gaps.iter().any(|gap| gap.reference.is_some() || gap.url.is_some());
+                // Where nothing fits the operating system, other clients would not help.
+                let by_client = gaps.iter().any(|gap| !gap.clients.is_empty() && gap.hint.is_none());
+                let clients = by_client && !incomplete.runtimes_stated;
+                let problems: BTreeSet<String> =
+                    blockers.iter().map(|known| known.problem.id.clone()).collect();
                 let hints: BTreeSet<String> = gaps.iter().filter_map(|gap| gap.hint.clone()).collect();
                 let missing = gaps.clone();
-                let error = Self::new(kind, error).missing(missing);
+                let error = Self::new(kind, ResolveError::Incomplete(incomplete)).missing(missing);
                 let mut error = hints.into_iter().fold(error, Self::hint);
                 if clients {
                     error = error.hint("if those clients are not on your nodes, state `spec.runtimes`");
                 }
-                if images {
-                    error = error.hint("to go on without an image name it with --allow-missing IMAGE");
+                if named {
+                    error = error.hint("to go on without what is missing name it with --allow-missing NAME, for instance `quay.io/acme/*`");
                 }
                 for id in problems {
                     error = error.hint(format!("to go on in spite of it add --allow-problem {id}"));

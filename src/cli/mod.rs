@@ -27,6 +27,7 @@ mod output;
 mod passphrase;
 mod plan;
 mod prepull;
+mod problems;
 mod prune;
 mod push;
 mod releases;

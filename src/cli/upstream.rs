@@ -1,5 +1,6 @@
 //! The upstream as the flags and the environment say: mirrors, plain HTTP, certificate authorities, credentials.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -62,6 +63,15 @@ pub(crate) fn exit_kind(error: &UpstreamError) -> Kind {
             _ => Kind::Failed,
         },
     }
+}
+
+/// Returns the exit code for content that cannot be had for these reasons, when `reached` says whether other content was
+/// read.
+pub(crate) fn gaps_exit_kind(gaps: &BTreeSet<GapKind>, reached: bool) -> Kind {
+    let mut kinds = gaps.iter().map(|kind| gap_exit_kind(*kind));
+    let Some(first) = kinds.next() else { return Kind::Incomplete };
+    let same = kinds.all(|kind| kind == first);
+    if same && !(reached && first == Kind::Failed) { first } else { Kind::Incomplete }
 }
 
 /// Returns the exit code for content that cannot be had for this reason alone.
@@ -171,6 +181,21 @@ fn user_id() -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exit_code_says_what_failures_have_in_common() {
+        use GapKind::{Credentials, Damaged, Denied, Missing, Unreachable};
+        for (gaps, reached, expected) in [
+            (&[Missing, Denied][..], true, Kind::Incomplete),
+            (&[Missing, Damaged], true, Kind::Incomplete),
+            (&[Damaged], true, Kind::Verification),
+            (&[Unreachable, Credentials], false, Kind::Failed),
+            (&[Unreachable], true, Kind::Incomplete),
+            (&[Unreachable, Missing], false, Kind::Incomplete),
+        ] {
+            assert_eq!(gaps_exit_kind(&gaps.iter().copied().collect(), reached), expected, "{gaps:?}");
+        }
+    }
 
     fn find(variables: &[(&str, &str)], user_id: Option<u32>) -> Places {
         let variable = |name: &str| {

@@ -41,6 +41,11 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// Returns whether neither a system nor an architecture is stated, as in `"platform": {}`.
+    pub fn is_empty(&self) -> bool {
+        self.os.is_empty() && self.architecture.is_empty()
+    }
+
     /// The platform for people's eyes: an index can hold anything, so no control characters and 80 characters at most.
     pub fn shown(&self) -> String {
         self.to_string().chars().filter(|c| !c.is_control()).take(80).collect()

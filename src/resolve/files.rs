@@ -8,43 +8,46 @@ const ID: &str = "windows-files-unlisted";
 
 /// Finds for each release the programs that its Windows nodes need, that `spec.files` does not list, and that do not come
 /// from elsewhere.
+///
+/// Releases that lack the same programs, apart from the version in their names, have the same problem.
 pub(super) fn unlisted(
     definition: &Definition,
     catalog: &Catalog,
 ) -> Result<Vec<(ReleaseId, Problem)>, CatalogError> {
     let nodes: Vec<_> = definition.nodes.iter().filter(|node| node.is_windows()).cloned().collect();
-    let mut problems = Vec::new();
     if nodes.is_empty() {
-        return Ok(problems);
+        return Ok(Vec::new());
     }
     let paths: Vec<String> = definition.files.iter().map(|file| decoded(file.url.path())).collect();
+    let listed = |name: &String| paths.iter().any(|path| path.ends_with(&format!("/{name}")));
+    let mut lacking: Vec<(&ReleaseId, String, String)> = Vec::new();
     for wanted in definition.releases.iter().filter(|wanted| wanted.programs.is_none()) {
         let needed = windows_files(&catalog.release(&wanted.id)?);
-        let listed = |name: &&String| paths.iter().any(|path| path.ends_with(&format!("/{name}")));
-        let missing: Vec<String> = needed
-            .into_iter()
-            .filter(|alternatives| !alternatives.iter().any(|name| listed(&name)))
-            .map(|alternatives| alternatives.join(" or "))
-            .collect();
+        let missing = needed.into_iter().filter(|alternatives| !alternatives.iter().any(listed));
+        let missing: Vec<String> = missing.map(|alternatives| alternatives.join(" or ")).collect();
+        let missing = missing.join(", ");
         if !missing.is_empty() {
-            let problem = Problem {
-                id: ID.to_owned(),
-                severity: Severity::Blocker,
-                message: format!(
-                    "Windows nodes run {}, which `spec.files` does not list",
-                    missing.join(", ")
-                ),
-                fix: Some(
-                    "list it with its address and checksum, or state `programs: elsewhere` beside the release if it \
-                     reaches the nodes in another way"
-                        .to_owned(),
-                ),
-                nodes: nodes.clone(),
-            };
-            problems.push((wanted.id.clone(), problem));
+            let general = missing.replace(&wanted.id.version, "VERSION");
+            lacking.push((&wanted.id, missing, general));
         }
     }
-    Ok(problems)
+    let shared = |general: &String| lacking.iter().filter(|(_, _, other)| other == general).count() > 1;
+    let problem = |(release, missing, general): &(&ReleaseId, String, String)| {
+        let named = if shared(general) { general } else { missing };
+        let problem = Problem {
+            id: ID.to_owned(),
+            severity: Severity::Blocker,
+            message: format!("Windows nodes run {named}, which `spec.files` does not list"),
+            fix: Some(
+                "list it with its address and checksum, or state `programs: elsewhere` beside the release if it \
+                 reaches the nodes in another way"
+                    .to_owned(),
+            ),
+            nodes: nodes.clone(),
+        };
+        ((*release).clone(), problem)
+    };
+    Ok(lacking.iter().map(problem).collect())
 }
 
 /// The ends of the paths of the files that a Windows node of `release` runs; of each list one is enough.

@@ -6,12 +6,15 @@ use super::auto::{self, Content};
 use super::demand::{Demand, Wanted};
 use super::evidence::{Gathered, Search, Trouble};
 use super::tree::Reader;
-use super::{Child, Evidence, Gap, GapKind, LockedBlob, LockedImage, LockedIndex, Root};
+use super::{Child, Evidence, Gap, GapKind, LockedBlob, LockedImage, LockedIndex, NeededBy, Root};
 use crate::oci::{
     Descriptor, Digest, Document, Image, Index, NodeKind, Platform, Reference, RepositoryName, media_type,
 };
-use crate::select::{self, Expansion};
+use crate::select::{self, Band, Clients, Expansion};
 use crate::upstream::{Manifests, Problem, UpstreamError};
+
+/// How many platforms of an index a sentence names.
+const NAMED: usize = 6;
 
 /// A reference resolved.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Resolved {
     pub(super) gaps: Vec<Gap>,
     /// Layers that name places outside the registry.
     pub(super) foreign: Vec<Digest>,
+    /// Whether there are layers of no bytes.
+    pub(super) empty_layers: bool,
     /// Whether evidence was looked for and there is none.
     pub(super) unproved: bool,
 }
@@ -92,7 +97,8 @@ struct Work<'a, 'r, M> {
     name: &'a RepositoryName,
     resolved: Resolved,
     blobs: BTreeMap<Digest, LockedBlob>,
-    gaps: BTreeMap<(NodeKind, String), Gap>,
+    /// The clients that do not run the image, by whose node they are on and why.
+    misfits: BTreeMap<(NeededBy, NodeKind, String), Misfit>,
     /// Attestations that the index lists among its images.
     attestations: Vec<Descriptor>,
 }
@@ -114,7 +120,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             reader,
             name: reference.name(),
             blobs: BTreeMap::new(),
-            gaps: BTreeMap::new(),
+            misfits: BTreeMap::new(),
             attestations: Vec::new(),
             resolved: Resolved {
                 image: LockedImage {
@@ -131,6 +137,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
                 blobs: Vec::new(),
                 gaps: Vec::new(),
                 foreign: Vec::new(),
+                empty_layers: false,
                 unproved: false,
             },
         };
@@ -140,7 +147,16 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
 
     fn finish(mut self) -> Resolved {
         self.resolved.blobs = self.blobs.into_values().collect();
-        self.resolved.gaps.extend(self.gaps.into_values());
+        let reference = &self.resolved.image.reference;
+        let gap = |((source, node, reason), misfit): ((NeededBy, NodeKind, String), Misfit)| Gap {
+            nodes: vec![node],
+            clients: Clients::new(&misfit.bands, &misfit.scope),
+            needed_by: vec![source],
+            hint: misfit.hint,
+            ..Gap::new(Some(reference.clone()), GapKind::Platform, reason)
+        };
+        let misfits = Gap::join(self.misfits.into_iter().map(gap).collect());
+        self.resolved.gaps.extend(misfits);
         self.resolved
     }
 
@@ -148,6 +164,9 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
     async fn index(&mut self, index: &Expansion, wanted: &Wanted) {
         let entries = &index.entries;
         self.attestations = entries.iter().filter(|entry| entry.is_attestation()).cloned().collect();
+        let images = entries.iter().filter(|entry| !entry.is_attestation());
+        let platforms: Vec<Option<Platform>> =
+            images.map(|entry| entry.platform.clone().filter(|platform| !platform.is_empty())).collect();
         let mut kept: BTreeMap<usize, BTreeSet<NodeKind>> = BTreeMap::new();
         let mut unread: BTreeMap<Digest, (BTreeSet<NodeKind>, UpstreamError)> = BTreeMap::new();
         if !wanted.whole.is_empty() {
@@ -178,7 +197,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
                     None => false,
                 };
                 if !fits {
-                    self.gap(demand, Some(band.label()), choice.reason);
+                    self.misfit(demand, &[band], &platforms, choice.why, wanted);
                 }
             }
         }
@@ -299,9 +318,10 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             }
         };
         if let Some(platform) = &platform {
+            let stated = Some(platform.clone());
             for demand in wanted.demands.iter().filter(|demand| !runs_on(&demand.node, platform)) {
                 let reason = format!("the reference is one image for {platform}, without an index");
-                self.gap(demand, None, reason);
+                self.misfit(demand, &[], std::slice::from_ref(&stated), reason, wanted);
             }
         }
         self.resolved.image.platform = platform;
@@ -346,6 +366,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
         let mut digests: Vec<Digest> = Vec::new();
         for descriptor in image.blobs() {
             self.blob(descriptor, false);
+            self.resolved.empty_layers |= descriptor.size == 0;
             if !descriptor.urls.is_empty() {
                 self.resolved.foreign.push(descriptor.digest.clone());
             }
@@ -383,18 +404,63 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
         });
     }
 
-    /// Notes that a node kind would not run the image; the clients that agree why share one note.
-    fn gap(&mut self, demand: &Demand, client: Option<String>, reason: String) {
-        let reference = &self.resolved.image.reference;
-        let gap = self.gaps.entry((demand.node.clone(), reason)).or_insert_with_key(|(node, reason)| Gap {
-            nodes: vec![node.clone()],
-            ..Gap::new(Some(reference.clone()), GapKind::Platform, reason.clone())
+    /// Notes that a node kind would not run the image with the clients of `bands`. The clients that agree why share one
+    /// note, and all do if `entries` have nothing for the operating system or the architecture at all.
+    fn misfit(
+        &mut self,
+        demand: &Demand,
+        bands: &[&'static Band],
+        entries: &[Option<Platform>],
+        reason: String,
+        wanted: &Wanted,
+    ) {
+        let (node, source) = (&demand.node, &demand.source);
+        let lacking = lacking(node, entries);
+        let fitting = wanted.nodes().into_iter().filter(|node| self::lacking(node, entries).is_none());
+        let fitting: Vec<String> = fitting.map(|node| node.to_string()).collect();
+        let hint = (lacking.is_some() && source.release().is_none() && !fitting.is_empty()).then(|| {
+            format!(
+                "an image that is not for every node kind takes `nodes: [{}]` in the definition, or `nodes: auto`",
+                fitting.join(", ")
+            )
         });
-        gap.clients.extend(client.filter(|client| !gap.clients.contains(client)));
-        if !gap.needed_by.contains(&demand.source) {
-            gap.needed_by.push(demand.source.clone());
-        }
+        let reason = match lacking {
+            Some(lacking) if !bands.is_empty() => {
+                let shown: BTreeSet<String> = entries.iter().flatten().map(Platform::shown).collect();
+                let shown: Vec<String> = shown.into_iter().take(NAMED).collect();
+                format!("the index has no entry for {lacking}, but for {}", shown.join(", "))
+            }
+            _ => reason,
+        };
+        let misfit = self.misfits.entry((source.clone(), node.clone(), reason)).or_default();
+        misfit.bands.extend(bands);
+        misfit.scope.clone_from(&demand.bands);
+        misfit.hint = hint;
     }
+}
+
+/// Returns the operating system, or with its architecture, that no entry is for and `node` is of.
+fn lacking(node: &NodeKind, entries: &[Option<Platform>]) -> Option<String> {
+    let own = node.platform().normalized();
+    let stated: Vec<Platform> = entries.iter().flatten().map(Platform::normalized).collect();
+    if stated.is_empty() || stated.len() < entries.len() {
+        return None;
+    }
+    let mut of_os = stated.iter().filter(|entry| entry.os == own.os).peekable();
+    if of_os.peek().is_none() {
+        return Some(own.os);
+    }
+    let found = of_os.any(|entry| entry.architecture == own.architecture);
+    (!found).then(|| format!("{}/{}", own.os, own.architecture))
+}
+
+/// Clients that do not run an image for the same reason.
+#[derive(Default)]
+struct Misfit {
+    bands: Vec<&'static Band>,
+    /// All clients that may run it there.
+    scope: Vec<&'static Band>,
+    hint: Option<String>,
 }
 
 /// An entry of an index, as far as clients look at it.

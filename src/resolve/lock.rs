@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::NeededBy;
+use super::{Gap, GapKind, NeededBy};
 use crate::oci::{Descriptor, Digest, NodeKind, Platform, Reference, RepositoryName, Tag, TagMeaning, Tags};
 use crate::select::{Band, BandId};
 
@@ -72,12 +72,56 @@ pub struct Lock {
     /// What the proof of completeness found, a row for each release and node kind.
     #[serde(default)]
     pub proof: Vec<ProofRow>,
-    /// References whose absence was allowed by name.
+    /// Images and files whose absence was allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allowed_missing: Vec<Reference>,
-    /// Images that are here, and of which signatures, attestations or SBOMs are missing, which was allowed by name.
+    pub allowed_missing: Vec<Allowed>,
+    /// Images that are here, and of which signatures, attestations or SBOMs are missing, which was allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allowed_unproved: Vec<Reference>,
+    pub allowed_unproved: Vec<Allowed>,
+}
+
+/// Content that is missing from the lock, which was allowed.
+///
+/// In JSON `{"ref":"quay.io/acme/app:1","kind":"denied"}` or `{"url":"https://example.org/app","kind":"missing"}`. Locks
+/// of schema 1 have the reference alone, which is kept as it is, so that such a lock is written with the bytes that it
+/// was read with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Allowed {
+    /// An image, or a part of it.
+    Image {
+        /// The reference.
+        #[serde(rename = "ref")]
+        reference: Reference,
+        /// Why it cannot be had.
+        kind: GapKind,
+    },
+    /// A file.
+    File {
+        /// Its address.
+        url: String,
+        /// Why it cannot be had.
+        kind: GapKind,
+    },
+    /// The reference of a schema 1 lock.
+    Reference(Reference),
+}
+
+impl Allowed {
+    /// Returns whether it is about the image `reference`.
+    pub fn is_of(&self, reference: &Reference) -> bool {
+        match self {
+            Self::Image { reference: own, .. } | Self::Reference(own) => own == reference,
+            Self::File { .. } => false,
+        }
+    }
+
+    /// Returns what is recorded of `gap`, or `None` if that names neither an image nor a file.
+    pub(super) fn of(gap: &Gap) -> Option<Self> {
+        let kind = gap.kind;
+        let image = gap.reference.clone().map(|reference| Self::Image { reference, kind });
+        image.or_else(|| Some(Self::File { url: gap.url.as_ref()?.to_string(), kind }))
+    }
 }
 
 /// An index that the bundle holds, with everything that it lists: clients choose among all entries, also among those that are
@@ -485,6 +529,13 @@ impl Lock {
             && let Some(image) = self.images.iter().find(sentence)
         {
             return inconsistent(format!("`neededBy` of {} has the form of schema 1", image.reference));
+        }
+        let old = |allowed: &&Allowed| matches!(allowed, Allowed::Reference(_));
+        if self.schema_version > 1
+            && let Some(Allowed::Reference(reference)) =
+                self.allowed_missing.iter().chain(&self.allowed_unproved).find(old)
+        {
+            return inconsistent(format!("what is allowed of {reference} has the form of schema 1"));
         }
         if let Some(pair) = self.blobs.windows(2).find(|pair| pair[0].digest >= pair[1].digest) {
             return inconsistent(format!("blobs are not sorted at {}", pair[1].digest));

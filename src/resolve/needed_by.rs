@@ -10,6 +10,8 @@ use crate::catalog::ReleaseId;
 pub const IMAGES_LIST: &str = "images";
 /// The list that holds the definition's own `charts`.
 pub const CHARTS_LIST: &str = "charts";
+/// The list that holds the definition's own `files`.
+pub const FILES_LIST: &str = "files";
 
 /// Who needs an image.
 ///

@@ -10,10 +10,11 @@ use super::files;
 use super::image::{self, Outcome};
 use super::tree::Reader;
 use super::{
-    Definition, Gap, IMAGES_LIST, LOCK_VERSION, Lock, LockedBlob, LockedFile, LockedImage, LockedIndex,
-    LockedRelease, ProofRow,
+    AllowMissing, Allowed, Definition, FILES_LIST, Gap, GapKind, IMAGES_LIST, Incomplete, LOCK_VERSION, Lock,
+    LockedBlob, LockedFile, LockedImage, LockedIndex, LockedRelease, NeededBy, ProofRow, Unneeded,
+    WantedFile, allow,
 };
-use crate::catalog::{Catalog, CatalogError, Problem, ReleaseId, Severity};
+use crate::catalog::{Catalog, CatalogError, ReleaseProblem, Severity};
 use crate::oci::{Digest, Reference};
 use crate::upstream::Manifests;
 
@@ -23,48 +24,21 @@ pub enum ResolveError {
     /// The catalog does not know a release or a feature.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// Two documents state different sizes for the same content.
-    #[error("{digest} is said to have {one} bytes and {other} bytes; one of its manifests lies")]
-    Sizes {
-        /// The content.
-        digest: Digest,
-        /// One size.
-        one: u64,
-        /// The other.
-        other: u64,
-    },
     /// Something would not run.
-    #[error("the definition cannot be fulfilled: {}", summary(.gaps, .blockers))]
-    Incomplete {
-        /// What is missing.
-        gaps: Vec<Gap>,
-        /// What the catalog knows cannot work.
-        blockers: Vec<(ReleaseId, Problem)>,
-    },
-}
-
-fn summary(gaps: &[Gap], blockers: &[(ReleaseId, Problem)]) -> String {
-    let mut lines: Vec<String> = gaps.iter().map(ToString::to_string).collect();
-    for (release, problem) in blockers {
-        let nodes: Vec<String> = problem.nodes.iter().map(ToString::to_string).collect();
-        let fix = problem.fix.as_ref().map(|fix| format!("; {fix}")).unwrap_or_default();
-        lines.push(format!("{release} on {}: {}{fix}", nodes.join(", "), problem.message));
-    }
-    format!("\n  {}", lines.join("\n  "))
+    #[error("{0}")]
+    Incomplete(Box<Incomplete>),
 }
 
 /// How a definition is resolved.
 pub struct ResolveOptions<'a> {
-    /// References that may be missing. That is recorded in the lock.
-    pub allow_missing: BTreeSet<Reference>,
+    /// What may be missing. What is missing then is recorded in the lock.
+    pub allow_missing: BTreeSet<AllowMissing>,
     /// Problems of the catalog, by id, that do not stand in the way.
     pub allow_problems: BTreeSet<String>,
     /// How many references are resolved at the same time.
     pub concurrency: usize,
     /// The day that decides which runtimes are still supported, for a definition that states none.
     pub day: Date,
-    /// The sizes of the definition's files, which only their servers know.
-    pub files: Vec<LockedFile>,
     /// Is told how many references there are, and how many are resolved.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
 }
@@ -75,9 +49,13 @@ pub struct Resolution {
     /// The lock.
     pub lock: Lock,
     /// What the catalog has to say about the releases.
-    pub problems: Vec<(ReleaseId, Problem)>,
-    /// What was allowed to be missing.
+    pub problems: Vec<ReleaseProblem>,
+    /// What was allowed to be missing and is.
     pub allowed: Vec<Gap>,
+    /// What was allowed to be missing without need.
+    pub unneeded: Vec<Unneeded>,
+    /// Images with layers of no bytes, which containerd refuses.
+    pub empty_layers: Vec<Reference>,
     /// Images with layers that name places outside the registry.
     pub foreign: Vec<Reference>,
     /// Images without any signature, attestation or SBOM upstream, where the definition asks for them.
@@ -93,28 +71,37 @@ pub async fn resolve<M: Manifests>(
 ) -> Result<Resolution, ResolveError> {
     let mut demands = Demands::collect(definition, catalog, options.day)?;
     demands.problems.extend(files::unlisted(definition, catalog)?);
-    let results = resolve_images(&demands.images, upstream, definition.evidence, &options).await;
+    let outcomes = resolve_images(&demands.images, upstream, definition.evidence, &options).await;
+    let files = measure_files(&definition.files, upstream, options.concurrency).await;
     let mut found = Found { gaps: std::mem::take(&mut demands.empty), ..Found::default() };
-    for result in results {
-        found.add(result)?;
+    for outcome in outcomes {
+        found.add(outcome);
     }
-    for file in &options.files {
-        found.blob(LockedBlob {
-            digest: file.digest.clone(),
-            size: file.size,
-            from: None,
-            manifest: false,
-            urls: vec![file.url.clone()],
-        })?;
+    for file in files {
+        found.add_file(file);
     }
-    let allows = |gap: &Gap| gap.reference.as_ref().is_some_and(|r| options.allow_missing.contains(r));
-    let (allowed, gaps): (Vec<Gap>, Vec<Gap>) = found.gaps.into_iter().partition(allows);
-    let blocks = |(_, problem): &&(ReleaseId, Problem)| {
-        problem.severity == Severity::Blocker && !options.allow_problems.contains(&problem.id)
+    found.gaps.sort_by_cached_key(Gap::sort_key);
+    let names = demands.images.keys().map(ToString::to_string);
+    let names = names.chain(definition.files.iter().map(|file| file.url.to_string())).collect();
+    let unneeded = allow::unneeded(&options.allow_missing, &names, &found.gaps);
+    let allows = |gap: &Gap| {
+        gap.name().is_some_and(|name| options.allow_missing.iter().any(|allowed| allowed.matches(&name)))
     };
-    let blockers: Vec<_> = demands.problems.iter().filter(blocks).cloned().collect();
+    let (allowed, gaps): (Vec<Gap>, Vec<Gap>) = found.gaps.into_iter().partition(allows);
+    let problems = ReleaseProblem::join(std::mem::take(&mut demands.problems));
+    let blocks = |known: &&ReleaseProblem| {
+        known.problem.severity == Severity::Blocker && !options.allow_problems.contains(&known.problem.id)
+    };
+    let blockers: Vec<_> = problems.iter().filter(blocks).cloned().collect();
     if !gaps.is_empty() || !blockers.is_empty() {
-        return Err(ResolveError::Incomplete { gaps, blockers });
+        return Err(ResolveError::Incomplete(Box::new(Incomplete {
+            gaps,
+            blockers,
+            unneeded,
+            images: demands.images.len(),
+            reached: !found.images.is_empty() || !found.files.is_empty(),
+            runtimes_stated: !definition.runtimes.is_empty(),
+        })));
     }
     let lock = Lock {
         schema_version: LOCK_VERSION,
@@ -138,15 +125,17 @@ pub async fn resolve<M: Manifests>(
         indexes: found.indexes.into_values().collect(),
         blobs: found.blobs.into_values().collect(),
         requires: Vec::new(),
-        files: options.files,
-        allowed_missing: references(allowed.iter().filter(|gap| !gap.evidence)),
-        allowed_unproved: references(allowed.iter().filter(|gap| gap.evidence)),
+        files: found.files,
+        allowed_missing: recorded(allowed.iter().filter(|gap| !gap.evidence)),
+        allowed_unproved: recorded(allowed.iter().filter(|gap| gap.evidence)),
     };
     found.unproved.sort();
     Ok(Resolution {
         lock,
-        problems: demands.problems,
+        problems,
         allowed,
+        unneeded,
+        empty_layers: found.empty_layers,
         foreign: found.foreign,
         unproved: found.unproved,
     })
@@ -176,10 +165,28 @@ async fn resolve_images<M: Manifests>(
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// The references of `gaps`, each once.
-fn references<'a>(gaps: impl Iterator<Item = &'a Gap>) -> Vec<Reference> {
-    let references: BTreeSet<Reference> = gaps.filter_map(|gap| gap.reference.clone()).collect();
-    references.into_iter().collect()
+/// Asks how large files are; one that cannot be had is a gap.
+async fn measure_files<M: Manifests>(
+    files: &[WantedFile],
+    upstream: &M,
+    concurrency: usize,
+) -> Vec<Result<LockedFile, Gap>> {
+    let size = async |file: &WantedFile| match upstream.file_size(&file.url).await {
+        Ok(size) => Ok(LockedFile { url: file.url.to_string(), digest: file.digest.clone(), size }),
+        Err(error) => Err(Gap::of_file(&file.url, &error)),
+    };
+    stream::iter(files.iter().map(size)).buffered(concurrency.max(1)).collect().await
+}
+
+/// Returns what a lock says about allowed `gaps`, each name once, with the first kind of failure.
+fn recorded<'a>(gaps: impl Iterator<Item = &'a Gap>) -> Vec<Allowed> {
+    let mut recorded: BTreeMap<String, Allowed> = BTreeMap::new();
+    for gap in gaps {
+        if let (Some(name), Some(allowed)) = (gap.name(), Allowed::of(gap)) {
+            recorded.entry(name).or_insert(allowed);
+        }
+    }
+    recorded.into_values().collect()
 }
 
 /// What all references together come to.
@@ -190,42 +197,86 @@ struct Found {
     blobs: BTreeMap<Digest, LockedBlob>,
     gaps: Vec<Gap>,
     foreign: Vec<Reference>,
+    empty_layers: Vec<Reference>,
     unproved: Vec<Reference>,
+    files: Vec<LockedFile>,
 }
 
 impl Found {
-    fn add(&mut self, outcome: Outcome) -> Result<(), ResolveError> {
+    fn add(&mut self, outcome: Outcome) {
         let resolved = match outcome {
             Outcome::Resolved(resolved) => *resolved,
-            Outcome::Failed(gap) => {
-                self.gaps.push(*gap);
-                return Ok(());
-            }
+            Outcome::Failed(gap) => return self.gaps.push(*gap),
         };
+        let image = resolved.image;
+        self.gaps.extend(resolved.gaps);
+        if let Some((digest, reason)) = self.contradiction(&resolved.blobs) {
+            return self.gaps.push(Gap {
+                digest: Some(digest),
+                nodes: image.nodes,
+                needed_by: image.needed_by,
+                ..Gap::new(Some(image.reference), GapKind::Damaged, reason)
+            });
+        }
         if resolved.unproved {
-            self.unproved.push(resolved.image.reference.clone());
+            self.unproved.push(image.reference.clone());
         }
         if !resolved.foreign.is_empty() {
-            self.foreign.push(resolved.image.reference.clone());
+            self.foreign.push(image.reference.clone());
+        }
+        if resolved.empty_layers {
+            self.empty_layers.push(image.reference.clone());
         }
         self.indexes.extend(resolved.indexes.into_iter().map(|index| (index.digest.clone(), index)));
         for blob in resolved.blobs {
-            self.blob(blob)?;
+            self.blob(blob);
         }
-        self.gaps.extend(resolved.gaps);
-        self.images.insert(resolved.image.reference.clone(), resolved.image);
-        Ok(())
+        self.images.insert(image.reference.clone(), image);
+    }
+
+    fn add_file(&mut self, file: Result<LockedFile, Gap>) {
+        let file = match file {
+            Ok(file) => file,
+            Err(gap) => return self.gaps.push(gap),
+        };
+        let blob = LockedBlob {
+            digest: file.digest.clone(),
+            size: file.size,
+            from: None,
+            manifest: false,
+            urls: vec![file.url.clone()],
+        };
+        match self.contradiction(std::slice::from_ref(&blob)) {
+            None => {
+                self.blob(blob);
+                self.files.push(file);
+            }
+            Some((digest, reason)) => self.gaps.push(Gap {
+                url: file.url.parse().ok(),
+                digest: Some(digest),
+                needed_by: vec![NeededBy::list(FILES_LIST)],
+                ..Gap::new(None, GapKind::Damaged, reason)
+            }),
+        }
+    }
+
+    /// Returns the first of `blobs` that was stated with another size before, and a sentence about it.
+    fn contradiction(&self, blobs: &[LockedBlob]) -> Option<(Digest, String)> {
+        let other = |blob: &LockedBlob| self.blobs.get(&blob.digest).filter(|known| known.size != blob.size);
+        let (blob, known) = blobs.iter().find_map(|blob| Some((blob, other(blob)?)))?;
+        let reason = format!(
+            "it is said to have {} bytes here and {} bytes elsewhere in the definition",
+            blob.size, known.size
+        );
+        Some((blob.digest.clone(), reason))
     }
 
     /// Adds a blob. Which of several repositories it is fetched from must not depend on which answered first.
-    fn blob(&mut self, blob: LockedBlob) -> Result<(), ResolveError> {
+    fn blob(&mut self, blob: LockedBlob) {
         let Some(known) = self.blobs.get_mut(&blob.digest) else {
             self.blobs.insert(blob.digest.clone(), blob);
-            return Ok(());
+            return;
         };
-        if known.size != blob.size {
-            return Err(ResolveError::Sizes { digest: blob.digest, one: known.size, other: blob.size });
-        }
         known.manifest |= blob.manifest;
         known.from = match (known.from.take(), blob.from) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -234,7 +285,6 @@ impl Found {
         known.urls.extend(blob.urls);
         known.urls.sort();
         known.urls.dedup();
-        Ok(())
     }
 }
 

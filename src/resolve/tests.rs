@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use url::Url;
 
 use super::*;
 use crate::catalog::Catalog;
@@ -96,6 +97,10 @@ impl Manifests for Table {
             None => Ok(self.referrers.get(of).cloned().unwrap_or_default()),
         }
     }
+
+    async fn file_size(&self, url: &Url) -> Result<u64, UpstreamError> {
+        Err(UpstreamError::read(url.as_str(), "files", Problem::Missing(Missing::File)))
+    }
 }
 
 pub(crate) fn resolve_with(
@@ -115,7 +120,6 @@ pub(crate) fn resolve_with(
         allow_problems: BTreeSet::new(),
         concurrency: 3,
         day: jiff::civil::date(2026, 9, 1),
-        files: Vec::new(),
         progress: &|_, _| (),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -124,8 +128,8 @@ pub(crate) fn resolve_with(
 
 fn gaps(result: Result<Resolution, ResolveError>) -> Vec<Gap> {
     match result.unwrap_err() {
-        ResolveError::Incomplete { gaps, .. } => gaps,
-        other => panic!("{other}"),
+        ResolveError::Incomplete(incomplete) => incomplete.gaps,
+        other @ ResolveError::Catalog(_) => panic!("{other}"),
     }
 }
 
@@ -161,10 +165,45 @@ fn the_whole_list_of_what_is_missing_comes_at_once() {
     table.tag("r.io/a:1", &root);
     let more = "runtimes: [containerd@2.3]\nimages: [r.io/a:1, r.io/gone:1]";
     let gaps = gaps(resolve_with(&table, "linux/amd64, windows/ltsc2022", more, &[]));
-    let text: Vec<String> = gaps.iter().map(ToString::to_string).collect();
-    assert_eq!(gaps.len(), 2, "{text:?}");
-    assert!(text.iter().any(|t| t.contains("r.io/a:1 for windows(10.0.20348)/amd64")), "{text:?}");
-    assert!(text.iter().any(|t| t.contains("r.io/gone:1") && t.contains("no such tag")), "{text:?}");
+    assert_eq!(gaps.len(), 2, "{gaps:?}");
+    let text = GapList(&gaps).to_string();
+    assert!(text.contains("r.io/a:1 for windows(10.0.20348)/amd64"), "{text}");
+    assert!(text.contains("r.io/gone:1") && text.contains("no such tag"), "{text}");
+}
+
+#[test]
+fn absent_system_is_told_once_with_its_remedy() {
+    let mut table = Table::default();
+    let entries = [table.image("linux/amd64", "l"), table.image("linux/s390x", "s")];
+    let root = table.index(&entries);
+    table.tag("r.io/a:1", &root);
+    let nodes = "linux/amd64, windows/ltsc2022, windows/ltsc2019, linux/arm64";
+    let gaps = gaps(resolve_with(&table, nodes, "runtimes: [containerd, docker]\nimages: [r.io/a:1]", &[]));
+    assert_eq!(gaps.len(), 2, "{gaps:#?}");
+    for (gap, nodes, reason) in [
+        (&gaps[0], 1, "no entry for linux/arm64, but for linux/amd64, linux/s390x"),
+        (&gaps[1], 2, "no entry for windows, but for linux/amd64, linux/s390x"),
+    ] {
+        assert_eq!(gap.nodes.len(), nodes);
+        assert!(gap.reason.contains(reason), "{}", gap.reason);
+        assert!(gap.hint.as_ref().unwrap().contains("`nodes: [linux/amd64]`"), "{:?}", gap.hint);
+        assert_eq!(gap.clients.to_string(), "every client in scope");
+    }
+}
+
+#[test]
+fn versions_that_agree_why_share_one_line() {
+    let mut table = Table::default();
+    let entries =
+        [table.image("windows(10.0.17763.1)/amd64", "a"), table.image("windows(10.0.20348.1)/amd64", "b")];
+    let root = table.index(&entries);
+    table.tag("r.io/a:1", &root);
+    let more = "runtimes: [containerd@1.4, containerd@2]\nimages: [r.io/a:1]";
+    let gaps = gaps(resolve_with(&table, "windows/ltsc2022", more, &[]));
+    // Containerd 1.4 takes the first entry for Windows, whatever its build.
+    let text = GapList(&gaps).to_string();
+    assert_eq!(gaps.len(), 1, "{text}");
+    assert!(text.contains("r.io/a:1 for windows(10.0.20348)/amd64, by containerd <=1.4: "), "{text}");
 }
 
 #[test]
@@ -174,7 +213,8 @@ fn what_may_be_missing_is_recorded() {
     table.tag("r.io/a:1", &root);
     let more = "runtimes: [containerd@2.3]\nimages: [r.io/a:1, r.io/gone:1]";
     let resolution = resolve_with(&table, "linux/amd64", more, &["r.io/gone:1"]).unwrap();
-    assert_eq!(resolution.lock.allowed_missing, ["r.io/gone:1".parse().unwrap()]);
+    let reference = "r.io/gone:1".parse().unwrap();
+    assert_eq!(resolution.lock.allowed_missing, [Allowed::Image { reference, kind: GapKind::Missing }]);
     assert_eq!(resolution.lock.proof[0].missing, ["r.io/gone:1"]);
     assert_eq!(resolution.allowed.len(), 1);
 }
@@ -365,9 +405,11 @@ fn evidence_that_is_absent_denied_or_unreadable_is_told_apart() {
         let (by, registry) = ("r.io".to_owned(), "r.io".to_owned());
         Problem::Unauthorized(Refusal { by, registry, identity, detail: String::new() })
     };
-    for (refusal, expected) in
-        [(denied as fn() -> Problem, "is denied"), (|| Problem::TimedOut, "cannot be read")]
-    {
+    let cases: [(fn() -> Problem, _, _); 2] = [
+        (denied, "is denied", GapKind::Denied),
+        (|| Problem::TimedOut, "cannot be read", GapKind::Unreachable),
+    ];
+    for (refusal, expected, kind) in cases {
         table.refusal = Some(refusal);
         let gaps = gaps(resolve_with(&table, "linux/amd64", EVIDENCE, &[]));
         assert!(gaps[0].reason.contains(expected), "{}", gaps[0].reason);
@@ -376,9 +418,10 @@ fn evidence_that_is_absent_denied_or_unreadable_is_told_apart() {
         assert!(allowed.unproved.is_empty());
         // The image is there; its evidence is what is missing.
         let lock = allowed.lock;
+        let reference = "r.io/a:1".parse().unwrap();
         assert_eq!(
             (lock.allowed_missing.len(), lock.allowed_unproved),
-            (0, vec!["r.io/a:1".parse().unwrap()])
+            (0, vec![Allowed::Image { reference, kind }])
         );
         assert_eq!(lock.proof[0].missing, ["evidence of r.io/a:1"]);
     }

@@ -52,6 +52,8 @@ pub struct Choice {
     pub runs: bool,
     /// Why, in words for an operator.
     pub reason: String,
+    /// The same without the client: what bands that behave alike have in common.
+    pub why: String,
 }
 
 impl Band {
@@ -67,8 +69,9 @@ impl Band {
             entry.platform.as_ref().is_none_or(|platform| reason::can_run(host, platform))
         });
         let checks_config = selection.reads_config && pick.is_some_and(|entry| entry.platform.is_none());
-        let reason = reason::reason(self.client, self.label(), host, entries, &selection);
-        Choice { picks: selection.picks, fetches: selection.fetches, checks_config, runs, reason }
+        let why = reason::why(self.client, host, entries, &selection);
+        let reason = format!("{} {why}", reason::subject(self.client, self.label()));
+        Choice { picks: selection.picks, fetches: selection.fetches, checks_config, runs, reason, why }
     }
 
     /// The client and its versions: `containerd 2.1.6-2.2.x`.
@@ -90,6 +93,11 @@ impl Band {
     /// Whether hosts with this operating system follow this rule.
     pub fn applies_to(&self, os: &str) -> bool {
         self.os.is_none_or(|own| own == os)
+    }
+
+    /// Returns whether the band is the next one after `other`, given that it stands behind it in [`BANDS`].
+    pub(super) fn follows(&self, other: &Self) -> bool {
+        self.client == other.client && self.os == other.os
     }
 
     pub(super) fn range(&self) -> (Version, Version) {

@@ -13,6 +13,7 @@
 
 mod band;
 mod client;
+mod clients;
 mod containerd_linux;
 mod containerd_windows;
 mod copy_tools;
@@ -30,6 +31,7 @@ mod versions;
 
 pub use band::{Band, BandId, Choice};
 pub use client::{Client, ParseRuntimeError, Runtime};
+pub use clients::Clients;
 pub use expand::{ExpandError, Expansion, MAX_DEPTH, MAX_ENTRIES, Walk, expand};
 pub use reason::can_run;
 pub use support::{UnknownVersion, supported, unknown_version};

@@ -33,18 +33,17 @@ pub fn can_run(host: &Platform, image: &Platform) -> bool {
     }
 }
 
-/// Says what the versions `label` of `client` do and why.
-pub(super) fn reason(
-    client: Client,
-    label: String,
-    host: &Platform,
-    entries: &[Descriptor],
-    selection: &Selection,
-) -> String {
-    let mut text = match client {
+/// Returns the client as a reason names it.
+pub(super) fn subject(client: Client, label: String) -> String {
+    match client {
         Client::Skopeo => format!("{label} (also podman and CRI-O)"),
         _ => label,
-    };
+    }
+}
+
+/// Says what the client does and why.
+pub(super) fn why(client: Client, host: &Platform, entries: &[Descriptor], selection: &Selection) -> String {
+    let mut text = String::new();
     match selection.picks.map(|at| entries.get(at).and_then(|entry| entry.platform.as_ref())) {
         Some(Some(image)) => {
             text.push_str(&taken(host, image, selection));
@@ -62,7 +61,7 @@ pub(super) fn reason(
         None => text.push_str(&refused(host, entries, selection)),
     }
     text.push_str(&noted(entries, selection));
-    text
+    text.trim_start().to_owned()
 }
 
 /// Why this image.
@@ -165,7 +164,8 @@ fn list(host: &Platform, entries: &[Descriptor]) -> String {
         .into_iter()
         .chain(others)
         .take(NAMED)
-        .map(|entry| entry.map_or_else(|| "an entry without a platform".to_owned(), Platform::shown))
+        .map(|entry| entry.filter(|platform| !platform.is_empty()))
+        .map(|entry| entry.map_or_else(|| "an entry that states no platform".to_owned(), Platform::shown))
         .collect();
     match entries.len().saturating_sub(NAMED) {
         _ if named.is_empty() => "no entries".to_owned(),
@@ -210,6 +210,9 @@ fn noted(entries: &[Descriptor], selection: &Selection) -> String {
 
 /// `the 2022 image`, `the linux/arm/v6 image`.
 fn name(image: &Platform) -> String {
+    if image.is_empty() {
+        return "the image that states no platform".to_owned();
+    }
     if image.os != "windows" {
         return format!("the {} image", image.shown());
     }

@@ -285,6 +285,12 @@ impl Body {
 
 /// Checks that an answer is the blob of `size` bytes from `from` on, and says how many bytes to skip.
 fn check(response: &Response, from: u64, size: u64) -> Result<u64, Failure> {
+    // Some servers name a coding that the body is not in. The size, and later the digest, tell.
+    if let Some(coding) = body::coding(response.headers())
+        && whole_size(response) != Some(size)
+    {
+        return Err(Failure::final_(Problem::Encoded(coding)));
+    }
     if response.status() == StatusCode::PARTIAL_CONTENT {
         let value = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
         return match value.and_then(parse_content_range) {
@@ -304,8 +310,17 @@ fn check(response: &Response, from: u64, size: u64) -> Result<u64, Failure> {
     }
 }
 
+/// Returns the size of the whole blob or file, of which the answer holds a part or all.
+pub(super) fn whole_size(response: &Response) -> Option<u64> {
+    if response.status() == StatusCode::PARTIAL_CONTENT {
+        parse_content_range(response.headers().get(CONTENT_RANGE)?.to_str().ok()?)?.1
+    } else {
+        body::stated_length(response)
+    }
+}
+
 /// Reads `bytes 5-9/10` as the first position and, if stated, the whole length.
-pub(super) fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
+fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
     let (range, whole) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);

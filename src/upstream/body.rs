@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
 use reqwest::Response;
 use serde::Deserialize;
 
@@ -127,6 +127,12 @@ pub(super) async fn failure(response: Response) -> Failure {
 /// The length of the body as the registry states it.
 pub(super) fn stated_length(response: &Response) -> Option<u64> {
     response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Returns the coding that the body is in, or `None` if it is the content itself.
+pub(super) fn coding(headers: &HeaderMap) -> Option<String> {
+    let value = words(&String::from_utf8_lossy(headers.get(CONTENT_ENCODING)?.as_bytes()));
+    (!value.is_empty() && !value.eq_ignore_ascii_case("identity")).then_some(value)
 }
 
 #[cfg(test)]

@@ -102,6 +102,11 @@ pub enum Problem {
     /// An answer that the protocol does not allow.
     #[error("the server's answer makes no sense: {0}")]
     Answer(String),
+    /// The content came in a coding that the request did not accept (RFC 9110, section 12.5.3).
+    #[error(
+        "the server sends the content with the coding `{0}`, although only the content itself was accepted"
+    )]
+    Encoded(String),
     /// More bytes than the limit for this kind of document or than the descriptor says.
     #[error("the answer is larger than {limit} bytes")]
     TooLarge {
@@ -318,6 +323,10 @@ impl Problem {
             }
             Self::Tls { .. } => {
                 "give the certificate authority with --ca-file, or --plain-http HOST if the registry has no TLS"
+            }
+            Self::Encoded(_) => {
+                "turn compression off in the server or in the proxy on the way; --upstream HOST=URL reads from a mirror \
+                 instead"
             }
             Self::Elsewhere { .. } => {
                 "push the layer into a registry that may hold it (many old Windows base images are foreign), and read \

@@ -6,18 +6,20 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::CONTENT_RANGE;
 use reqwest::Response;
 use url::Url;
 
-use super::blob::{BlobStream, Reader, parse_content_range};
+use super::blob::{BlobStream, Reader, whole_size};
 use super::error::{Missing, Problem, UpstreamError};
 use super::request::{Ask, Opened, Part, Subject};
-use super::retry::{Again, Backoff, Failure};
+use super::retry::{Again, Backoff, Failure, classify};
 use super::{Shared, Upstream, body};
 
+/// The largest file whose bytes are counted because its server does not state its size, in bytes.
+const MAX_COUNTED: u64 = 4 << 30;
+
 impl Upstream {
-    /// The size of the file at `url` in bytes, as its server states it.
+    /// The size of the file at `url` in bytes, as its server states it, or else as counted.
     pub async fn file_size(&self, url: &Url) -> Result<u64, UpstreamError> {
         let (subject, at) = self.file_subject(url);
         let mut backoff = Backoff::new(self.shared.retry);
@@ -56,32 +58,47 @@ impl Shared {
         })
     }
 
-    /// Asks for the headers, and where that does not tell the size, for the first byte: some servers refuse `HEAD`, and
-    /// storage behind redirects may allow just what its signature is for.
+    /// Returns the size of the file at `url`.
+    ///
+    /// Asks for the headers, and if that does not tell the size, for the first byte: some servers refuse `HEAD`, and
+    /// storage behind redirects may allow just what its signature is for. A server that states no size at all, as for
+    /// archives that it makes on request, has to send the file, which is read once and counted.
     async fn file_size(&self, url: &Url) -> Result<u64, Failure> {
         let ask = |part| Ask { url: url.clone(), accept: "*/*", part };
         match self.open_file(&ask(Part::Nothing)).await {
-            Ok(opened) => {
+            // The length of a coded body is not the file's.
+            Ok(opened) if body::coding(opened.response.headers()).is_none() => {
                 if let Some(size) = body::stated_length(&opened.response) {
                     return Ok(size);
                 }
             }
+            Ok(_) => {}
             Err(failure) if failure.again == Again::Never => {}
             Err(failure) => return Err(failure),
         }
-        let opened = self.open_file(&ask(Part::First)).await?;
-        whole_size(&opened.response).ok_or_else(|| {
-            let text = "it does not say how large the file is; read the file from a mirror that does";
-            Failure::final_(Problem::Answer(text.into()))
-        })
+        let first = self.open_file(&ask(Part::First)).await?;
+        let coding = body::coding(first.response.headers());
+        match (whole_size(&first.response), coding) {
+            (Some(size), _) => Ok(size),
+            (None, Some(coding)) => Err(Failure::final_(Problem::Encoded(coding))),
+            (None, None) if first.response.status() == StatusCode::OK => count(first.response).await,
+            (None, None) => {
+                drop(first);
+                count(self.open_file(&ask(Part::From(0))).await?.response).await
+            }
+        }
     }
 }
 
-/// The size of the whole file, of which the answer holds the first byte or all.
-fn whole_size(response: &Response) -> Option<u64> {
-    if response.status() == StatusCode::PARTIAL_CONTENT {
-        parse_content_range(response.headers().get(CONTENT_RANGE)?.to_str().ok()?)?.1
-    } else {
-        body::stated_length(response)
+/// Reads a body to its end and returns how many bytes it has, at most [`MAX_COUNTED`].
+async fn count(mut response: Response) -> Result<u64, Failure> {
+    let mut size = 0;
+    let url = response.url().clone();
+    while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error, &url))? {
+        size += chunk.len() as u64;
+        if size > MAX_COUNTED {
+            return Err(Failure::final_(Problem::TooLarge { limit: MAX_COUNTED }));
+        }
     }
+    Ok(size)
 }

@@ -156,6 +156,9 @@ pub trait Manifests: Sync {
         name: &RepositoryName,
         subject: &Digest,
     ) -> impl Future<Output = Result<Vec<Descriptor>, UpstreamError>> + Send;
+
+    /// Returns the size of the file at `url` in bytes.
+    fn file_size(&self, url: &Url) -> impl Future<Output = Result<u64, UpstreamError>> + Send;
 }
 
 impl Manifests for Upstream {
@@ -181,5 +184,9 @@ impl Manifests for Upstream {
         subject: &Digest,
     ) -> Result<Vec<Descriptor>, UpstreamError> {
         self.referrers(name, subject).await
+    }
+
+    async fn file_size(&self, url: &Url) -> Result<u64, UpstreamError> {
+        self.file_size(url).await
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, RANGE, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, RANGE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::Response;
 use tokio::sync::OwnedSemaphorePermit;
@@ -133,7 +133,13 @@ impl Upstream {
         let opened = self.shared.open(subject, ask).await?;
         let headers = opened.response.headers().clone();
         let body = tokio::time::timeout(DOCUMENT_TIMEOUT, body::bounded(opened.response, limit)).await;
-        Ok(Page { headers, body: body.unwrap_or_else(|_| Err(Failure::passing(Problem::TimedOut)))? })
+        let body = body.unwrap_or_else(|_| Err(Failure::passing(Problem::TimedOut)))?;
+        // Some servers name a coding that the body is not in. Documents are JSON.
+        let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+        match body::coding(&headers) {
+            Some(coding) if !is_json => Err(Failure::final_(Problem::Encoded(coding))),
+            _ => Ok(Page { headers, body }),
+        }
     }
 }
 
@@ -191,7 +197,8 @@ impl Shared {
         for _ in 0..=MAX_REDIRECTS {
             let method = ask.method();
             let request = self.client.to(&url).request(method.clone(), url.clone());
-            let mut request = request.header(ACCEPT, ask.accept);
+            // Without it a server may choose any coding (RFC 9110, section 12.5.3).
+            let mut request = request.header(ACCEPT, ask.accept).header(ACCEPT_ENCODING, "identity");
             if let Some(authorization) = authorization {
                 request = request.header(AUTHORIZATION, authorization);
             }

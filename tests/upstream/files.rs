@@ -51,9 +51,31 @@ async fn sizes_come_from_the_headers_or_from_the_first_byte() {
     assert_eq!(upstream().file_size(&url(&server)).await.unwrap(), LENGTH as u64);
     assert_eq!(server.asked()[1].header("range"), "bytes=0-0");
 
+    // Archives that are made on request have no stated size: they are read once and counted.
     let server = Server::start(|_| Reply::ok(content(LENGTH)).chunked()).await;
-    let error = upstream().file_size(&url(&server)).await.unwrap_err().to_string();
-    assert!(error.contains("how large the file is"), "{error}");
+    assert_eq!(upstream().file_size(&url(&server)).await.unwrap(), LENGTH as u64);
+    assert_eq!(methods(&server), [Method::HEAD, Method::GET]);
+    let server = Server::start(|asked| match asked.header("range") {
+        "bytes=0-0" => Reply::new(206, "x").with("content-range", "bytes 0-0/*"),
+        _ => Reply::ok(content(LENGTH)).chunked(),
+    })
+    .await;
+    assert_eq!(upstream().file_size(&url(&server)).await.unwrap(), LENGTH as u64);
+}
+
+#[tokio::test]
+async fn coding_that_was_not_accepted_is_named() {
+    let server = Server::start(|_| Reply::ok(content(100)).with("content-encoding", "gzip").chunked()).await;
+    let error = upstream().file_size(&url(&server)).await.unwrap_err();
+    assert!(error.to_string().contains("coding `gzip`"), "{error}");
+    assert!(server.asked().iter().all(|asked| asked.header("accept-encoding") == "identity"));
+    let error = read(&upstream(), &url(&server), 0).await.unwrap_err();
+    assert!(error.to_string().contains("coding `gzip`"), "{error}");
+
+    // A server that says so of a file that is there as it is (`AddEncoding x-gzip .tgz`) does no harm.
+    let server = Server::start(|_| Reply::ok(content(LENGTH)).with("content-encoding", "x-gzip")).await;
+    assert_eq!(upstream().file_size(&url(&server)).await.unwrap(), LENGTH as u64);
+    assert_eq!(read(&upstream(), &url(&server), 0).await.unwrap(), content(LENGTH));
 }
 
 #[tokio::test]

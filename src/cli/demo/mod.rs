@@ -169,7 +169,6 @@ async fn lock(reader: &Upstream) -> Result<Lock, CliError> {
         allow_problems: std::collections::BTreeSet::new(),
         concurrency: 4,
         day: clock::today()?,
-        files: Vec::new(),
         progress: &|_, _| (),
     };
     Ok(resolve::resolve(&definition, &catalog, reader, options).await?.lock)
