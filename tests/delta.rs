@@ -181,7 +181,7 @@ fn the_wrong_site_stays_as_it_is_and_says_what_it_lacks() {
     upgrade.site.import(&delta, &other).fail_with(4).says(&[
         "leaves out 1 blobs",
         "without --since",
-        "this site's own inventory",
+        "the inventory of this very store",
     ]);
     assert!(files(&other) == files_before);
 }

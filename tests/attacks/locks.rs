@@ -48,7 +48,7 @@ attacks! {
         written([lock.to_string()])
     };
     a_key_that_is_there_twice: AtOnce, ["duplicate field"], || {
-        [with("\"sequence\": 99"), with("\"name\": \"other\""), with("\"schemaVersion\": 1")].concat()
+        [with("\"sequence\": 99"), with("\"name\": \"other\""), with("\"schemaVersion\": 3")].concat()
     };
     a_key_that_nobody_knows: AtOnce, ["at byte "], || with("\"entrypoint\": \"sh\"");
     numbers_that_are_none: AtOnce, [NOT_VALID], || {
@@ -69,11 +69,11 @@ attacks! {
         blobs.splice(0..0, (0..10).map(unneeded));
         written([lock.to_string()])
     };
-    another_version_of_the_lock: AtOnce, ["version 2", "use a newer dray"], || {
-        relocked("\"schemaVersion\": 1", &["\"schemaVersion\": 2"])
+    another_version_of_the_lock: AtOnce, ["the lock has version", "use a newer dray"], || {
+        relocked("\"schemaVersion\": 2", &["\"schemaVersion\": 3", "\"schemaVersion\": 0"])
     };
     no_version_of_the_lock: AtOnce, [NOT_VALID], || {
-        relocked("\"schemaVersion\": 1,", &["", "\"schemaVersion\": \"1\",", "\"schemaVersion\": -1,"])
+        relocked("\"schemaVersion\": 2,", &["", "\"schemaVersion\": \"2\",", "\"schemaVersion\": -1,"])
     };
     something_after_the_lock: AtOnce, [NOT_VALID], || written([format!("{}{{}}", text()), format!("{}\0", text())]);
     something_before_the_lock: AtOnce, [NOT_VALID], || written([format!("\u{feff}{}", text())]);

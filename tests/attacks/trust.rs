@@ -136,7 +136,7 @@ attacks! {
             archive.replace(at, text.replace("\"sequence\": 7", "\"sequence\": 8").into_bytes());
         })
     };
-    a_bundle_that_has_expired: InTime, ["expired at 2020-01-01", "--allow-expired"], || {
+    a_bundle_that_has_expired: InTime, ["expired at 2020-01-01"], || {
         locked(|sample| sample.lock.expires = Some("2020-01-01T00:00:00Z".parse().unwrap()))
     };
     an_older_bundle: InStore, ["already has sequence 5", "the older sequence 4", "--allow-rollback"], || {

@@ -49,7 +49,7 @@ impl Carrier {
     pub(crate) fn volumes(&self) -> Vec<PathBuf> {
         fs::create_dir_all(self.path("usb")).unwrap();
         let mut command = self.site.build(self.upstream.address(), &self.path("usb/plant.tar"));
-        let said = command.args(["--volume-size", "150kB", "--format", "json"]).succeed();
+        let said = command.args(["--volume-size", "180kB", "--format", "json"]).succeed();
         let built: Value = serde_json::from_str(&said).unwrap();
         built["files"].as_array().unwrap().iter().map(|path| path.as_str().unwrap().into()).collect()
     }
@@ -80,7 +80,7 @@ fn volumes_are_carried_verified_imported_and_served() {
     assert!(volumes.len() > 2, "{volumes:?}");
     let names: Vec<_> = fs::read_dir(carrier.path("usb")).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(names.len(), volumes.len(), "{names:?}");
-    assert!(volumes.iter().all(|path| fs::metadata(path).unwrap().len() <= 150_000));
+    assert!(volumes.iter().all(|path| fs::metadata(path).unwrap().len() <= 180_000));
     let whole = carrier.path("whole.tar");
     carrier.site.build(carrier.upstream.address(), &whole).succeed();
 
@@ -181,7 +181,7 @@ fn volumes_that_do_not_fit_the_disk_are_built_when_there_is_room() {
     let disk = SmallDisk::mount(carrier.path("disk"), "200k");
     let build = || {
         let mut build = carrier.site.build(carrier.upstream.address(), &disk.path("plant.tar"));
-        build.args(["--volume-size", "150kB"]);
+        build.args(["--volume-size", "180kB"]);
         build
     };
     build().fail_with(FAILED).says(&["disk is full", "plant"]);
@@ -291,7 +291,7 @@ fn what_was_lost_on_the_way_is_made_again() {
     fs::create_dir(carrier.path("usb")).unwrap();
     let output = carrier.path("usb/plant.tar");
     let mut build = carrier.site.build(carrier.upstream.address(), &output);
-    build.args(["--volume-size", "150kB", "--parity", "60%"]).succeed();
+    build.args(["--volume-size", "180kB", "--parity", "60%"]).succeed();
     let usb = carrier.path("usb");
     let names = || {
         let mut names: Vec<PathBuf> = fs::read_dir(&usb).unwrap().map(|e| e.unwrap().path()).collect();

@@ -77,7 +77,7 @@ async fn credentials_are_found_where_podman_and_docker_keep_them() {
     ]);
     explain_from(home.path(), &server)
         .env("REGISTRY_AUTH_FILE", elsewhere.join("absent.json"))
-        .fail_with(1)
+        .fail_with(2)
         .says(&["absent.json", "hint: REGISTRY_AUTH_FILE"]);
 }
 
