@@ -150,10 +150,11 @@ impl<'a> Search<'a> {
             (Some(first), Some(header)) if header.path == OCI_LAYOUT && header.size == size => {
                 Ok((Self { media, passed: BTreeMap::new(), first }, header.mtime))
             }
-            _ => Err(media.malformed(
-                len,
-                "it does not end as a bundle does; it was cut off, something follows it, or its end is damaged",
-            )),
+            _ => Err(media.other().unwrap_or_else(|| {
+                let what =
+                    "it does not end as a bundle does; it was cut off, something follows it, or its end is damaged";
+                media.malformed(len, what)
+            })),
         }
     }
 

@@ -10,6 +10,7 @@ use super::damage::{Damage, describe, describe_absent, describe_ranges};
 use super::find::{Found, find};
 use super::media::{Absent, Media, Why};
 use super::plan::{Entry, Plan, Tail, blob_path};
+use crate::input::FileKind;
 use crate::oci::{Descriptor, Digest};
 use crate::resolve::{Lock, LockError, LockedBlob};
 use crate::trust::{Claim, KeyId, Policy, Signatures, TrustError};
@@ -24,6 +25,14 @@ pub enum BundleError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The file is something else.
+    #[error("{} is not a bundle, it is {kind}", path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: FileKind,
     },
     /// The bytes are not those of a bundle.
     #[error("{} is damaged or is no bundle: {what}, at byte {offset}", path.display())]
@@ -111,7 +120,7 @@ impl BundleError {
     /// Whether the content is at fault, as opposed to the system that reads it.
     pub fn is_verification(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::Twice { .. } | Self::Several { .. } => false,
+            Self::Io { .. } | Self::Other { .. } | Self::Twice { .. } | Self::Several { .. } => false,
             Self::Incomplete { absent, .. } => {
                 absent.iter().any(|absent| matches!(absent.why, Why::Damaged(_)))
             }

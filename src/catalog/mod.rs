@@ -94,6 +94,18 @@ impl Catalog {
         Ok(Self { sources, windows, runtimes, parsed: Mutex::default(), problems: Mutex::default() })
     }
 
+    /// The node kinds that `texts` stand for, each once: several spellings may mean the same.
+    pub fn node_kinds(&self, texts: &[String]) -> Result<Vec<NodeKind>, CatalogError> {
+        let mut kinds = Vec::new();
+        for text in texts {
+            let kind = self.node_kind(text)?;
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        Ok(kinds)
+    }
+
     /// Reads a node kind: any spelling that [`NodeKind`] reads, and aliases like `windows/ltsc2022`.
     pub fn node_kind(&self, text: &str) -> Result<NodeKind, CatalogError> {
         match text.parse::<NodeKind>() {

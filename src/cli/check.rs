@@ -125,7 +125,7 @@ impl Check {
         let config = self.cluster_config.as_ref().map(read).transpose()?;
         if config.is_none() && distro == "k0s" {
             return Err(CliError::usage("which images a k0s cluster asks for depends on its configuration")
-                .hint("give it with --cluster-config: `kubectl -n kube-system get clusterconfig k0s -o json`, or k0s.yaml"));
+                .hint("give it with --cluster-config: `kubectl -n kube-system get clusterconfig k0s -o json`, k0s.yaml or k0sctl.yaml"));
         }
         let nodes =
             read_objects(&self.nodes, |file, text| check::parse_nodes(file, text, catalog.windows()))?;

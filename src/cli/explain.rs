@@ -59,11 +59,15 @@ impl Explain {
                 context.output.warn(unknown.to_string());
             }
         }
-        let mut questions = Vec::new();
+        let mut questions: Vec<(&Band, Platform)> = Vec::new();
         for text in &self.node {
             let asked = Asked::read(text, &catalog)?;
             for band in self.bands(&asked)? {
-                questions.push((band, asked.platform(band)));
+                let question = (band, asked.platform(band));
+                // Several spellings may mean the same kind.
+                if !questions.iter().any(|(other, on)| std::ptr::eq(*other, band) && *on == question.1) {
+                    questions.push(question);
+                }
             }
             if asked.node.is_err() && self.client.is_empty() {
                 context.output.warn(format!(

@@ -105,8 +105,7 @@ impl Images {
     }
 
     fn of_flags(&self, catalog: &Catalog) -> Result<Answer, CliError> {
-        let kinds = self.node.iter().map(|text| catalog.node_kind(text).map_err(CliError::from));
-        let nodes: Vec<NodeKind> = kinds.collect::<Result<_, _>>()?;
+        let nodes = catalog.node_kinds(&self.node)?;
         let with = features(catalog, &self.release, &self.with)?;
         let pairs = self.release.iter().zip(&with);
         let releases = pairs.map(|(release, with)| ReleaseNeeds::new(catalog, release, with, &nodes));

@@ -68,10 +68,18 @@ impl Source {
 
 /// Reads a lock.
 pub(crate) fn read_lock(path: &Path) -> Result<Lock, CliError> {
-    let bytes = input::read_bytes(path, MAX_LOCK_BYTES as u64)?;
-    Lock::from_json(&bytes).map_err(|error| {
-        let kind = if matches!(error, LockError::Inconsistent(_)) { Kind::Verification } else { Kind::Usage };
-        CliError::new(kind, format!("{}: {error}", input::name(path))).hint("make it again with `dray lock`")
+    let (name, text) = (input::name(path), input::read_text(path, MAX_LOCK_BYTES as u64)?);
+    Lock::from_json(text.as_bytes()).map_err(|error| {
+        let again = "make it again with `dray lock`";
+        let kind = match error {
+            LockError::Json(_) => match input::json::parse::<Lock>(&name, &text) {
+                Err(error) => return CliError::from(error).hint(again),
+                Ok(_) => Kind::Usage,
+            },
+            LockError::Inconsistent(_) => Kind::Verification,
+            LockError::TooLarge | LockError::Version(_) => Kind::Usage,
+        };
+        CliError::new(kind, format!("{name}: {error}")).hint(again)
     })
 }
 

@@ -38,6 +38,7 @@ mod serve;
 mod sign;
 mod since;
 mod target;
+mod tips;
 mod tls;
 mod upgrade_plan;
 mod upstream;
@@ -143,7 +144,8 @@ pub(crate) fn run() -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => {
             let variables = environment::variables_set(&command);
-            return output::usage(&error, &variables, asks_for_json(&arguments));
+            let tip = tips::missing_flag(&error, &command, &arguments);
+            return output::usage(&error, &variables, tip, asks_for_json(&arguments));
         }
     };
     let context = Context::new(cli.global, inputs);

@@ -170,17 +170,26 @@ fn write_stdout(text: &str) -> Result<(), CliError> {
 }
 
 /// Prints clap's answer: help and version to stdout with code 0, wrong usage to stderr with code 2, and for programs to
-/// stdout as well. `variables` are those that may have given flags that nobody typed.
-pub(crate) fn usage(error: &clap::Error, variables: &BTreeSet<String>, json: bool) -> ExitCode {
+/// stdout as well. `variables` are those that may have given flags that nobody typed,
+/// `tip` says how the command line could be meant.
+pub(crate) fn usage(
+    error: &clap::Error,
+    variables: &BTreeSet<String>,
+    tip: Option<String>,
+    json: bool,
+) -> ExitCode {
     let _ = error.print();
     if !error.use_stderr() {
         return ExitCode::SUCCESS;
     }
     let text = error.to_string();
     let mut told = CliError::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
-    if error.kind() == clap::error::ErrorKind::ArgumentConflict && !variables.is_empty() {
+    let is_conflict = error.kind() == clap::error::ErrorKind::ArgumentConflict && !variables.is_empty();
+    let conflict = is_conflict.then(|| {
         let set = variables.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let hint = format!("flags also come from these environment variables: {set}");
+        format!("flags also come from these environment variables: {set}")
+    });
+    for hint in conflict.into_iter().chain(tip) {
         let _ = writeln!(io::stderr(), "\n  hint: {hint}");
         told = told.hint(hint);
     }

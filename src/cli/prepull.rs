@@ -63,8 +63,13 @@ pub(crate) struct Prepull {
 impl Prepull {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let catalog = inputs::catalog(context)?;
-        let kinds = self.node.iter().map(|text| catalog.node_kind(text).map_err(CliError::from));
-        let kinds: Vec<NodeKind> = kinds.collect::<Result<_, _>>()?;
+        let kinds = catalog.node_kinds(&self.node)?;
+        let mut secrets = Vec::new();
+        for secret in self.secret {
+            if !secrets.contains(&secret) {
+                secrets.push(secret);
+            }
+        }
         let objects = prepull::objects(
             &Request {
                 engine: self.engine,
@@ -73,7 +78,7 @@ impl Prepull {
                 kinds: &kinds,
                 registry: self.registry.as_deref(),
                 namespace: &self.namespace,
-                secrets: &self.secret,
+                secrets: &secrets,
                 parallelism: self.parallelism,
                 kruise: self.kruise_version,
             },

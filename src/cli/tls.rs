@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use dray::file::{self, Readers};
+use dray::input;
 use dray::registry::{TlsError, make_authority, make_server};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::error::CliError;
+use super::inputs;
 use super::runtime::Context;
 use super::target::{self, OutputPath};
 
@@ -79,7 +81,7 @@ impl Init {
         let authority = is_new.then(|| make_authority(now)).transpose().map_err(CliError::failed)?;
         let key = match &authority {
             Some(authority) => authority.key.clone(),
-            None => fs_err::read_to_string(&authority_key)?,
+            None => input::read_text(&authority_key, inputs::MAX_KEY_BYTES)?,
         };
         let server = make_server(&key, &made.names, self.days, now).map_err(|error| match error {
             TlsError::Name(_) => CliError::usage(error),

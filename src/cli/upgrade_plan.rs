@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use dray::catalog::ReleaseId;
-use dray::oci::{Algorithm, NodeKind, Reference};
+use dray::oci::{Algorithm, Reference};
 use dray::site::RegistryUrl;
 use dray::site::export::{Archive, ExportError};
 use dray::site::stock::{Channel, Stock, StockError};
@@ -161,8 +161,7 @@ impl Common {
         make: impl FnOnce(&Request<'_>) -> Result<UpgradePlan, PlanError>,
     ) -> Result<UpgradePlan, CliError> {
         let catalog = inputs::catalog(context)?;
-        let kinds = self.node.iter().map(|text| catalog.node_kind(text).map_err(CliError::from));
-        let kinds: Vec<NodeKind> = kinds.collect::<Result<_, _>>()?;
+        let kinds = catalog.node_kinds(&self.node)?;
         let store = Store::open(&self.store)?;
         let stock = Stock::of_store(&store, catalog);
         let sum = |archive: &Archive| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use dray::bundle::{Bundle, BundleError, Media, Recovery, Volume};
+use dray::input::FileKind;
 use dray::oci::Digest;
 use dray::resolve::Lock;
 use dray::trust::TrustError;
@@ -229,7 +230,9 @@ impl From<BundleError> for CliError {
         let kind = match error {
             _ if error.is_verification() => Kind::Verification,
             BundleError::Incomplete { .. } => Kind::Incomplete,
-            BundleError::Twice { .. } | BundleError::Several { .. } => Kind::Usage,
+            BundleError::Other { .. } | BundleError::Twice { .. } | BundleError::Several { .. } => {
+                Kind::Usage
+            }
             _ => Kind::Failed,
         };
         let remedy = remedy(&error);
@@ -252,6 +255,20 @@ fn remedy(error: &BundleError) -> Option<String> {
         | BundleError::Damaged { path, .. }
         | BundleError::DamagedVolume { path, .. }
         | BundleError::Incomplete { path, .. } => Some(restore(path)),
+        BundleError::Other { path, kind } => match kind {
+            FileKind::Json => Some(format!(
+                "if it is a lock, build the bundle: `dray build --lock {} -o BUNDLE`",
+                path.display()
+            )),
+            FileKind::Text => Some(format!(
+                "if it is a definition, build the bundle: `dray build -f {} -o BUNDLE`",
+                path.display()
+            )),
+            FileKind::OciArchive | FileKind::DockerArchive => {
+                Some("push it to the registry with skopeo, or name its images in a definition".to_owned())
+            }
+            kind => kind.hint().map(str::to_owned),
+        },
         BundleError::Expired { .. } => {
             Some("get a newer bundle, or take this one in spite of its age with --allow-expired".to_owned())
         }

@@ -44,7 +44,9 @@ pub enum FileKind {
     Compressed(&'static str),
     /// An archive of a kind that holds several files, with its article.
     Archive(&'static str),
-    /// A tar archive whose first entry is that of an OCI image layout: a bundle, or what skopeo writes.
+    /// A tar archive that begins as a bundle does: with a blob, and no directory before it.
+    Bundle,
+    /// A tar archive with an OCI image layout that is not made by this program.
     OciArchive,
     /// A tar archive as `docker save` writes it.
     DockerArchive,
@@ -66,6 +68,8 @@ pub enum FileKind {
     Pem,
     /// JSON.
     Json,
+    /// Other text.
+    Text,
     /// An empty file.
     Empty,
 }
@@ -73,7 +77,7 @@ pub enum FileKind {
 impl FileKind {
     /// Recognises a file by its first bytes, of which a kilobyte is enough.
     ///
-    /// Returns `None` for plain text and for everything that is not known.
+    /// Returns `None` for everything that is not known.
     pub fn of(start: &[u8]) -> Option<Self> {
         let start = &start[..start.len().min(LOOKED_AT)];
         if start.is_empty() {
@@ -86,9 +90,10 @@ impl FileKind {
     /// Returns whether a text reader can use the file, if it is one of the text that it reads.
     pub fn is_text(self) -> bool {
         match self {
-            Self::Pem | Self::Json | Self::Empty => true,
+            Self::Pem | Self::Json | Self::Text | Self::Empty => true,
             Self::Compressed(_)
             | Self::Archive(_)
+            | Self::Bundle
             | Self::OciArchive
             | Self::DockerArchive
             | Self::Volume
@@ -112,6 +117,7 @@ impl FileKind {
             Self::Utf32 => Some("save it as UTF-8"),
             Self::Der => Some("convert it to PEM: `openssl x509 -inform der` or `openssl pkey -inform der`"),
             Self::Empty
+            | Self::Bundle
             | Self::OciArchive
             | Self::DockerArchive
             | Self::Volume
@@ -119,7 +125,8 @@ impl FileKind {
             | Self::Program(_)
             | Self::Document(_)
             | Self::Pem
-            | Self::Json => None,
+            | Self::Json
+            | Self::Text => None,
         }
     }
 }
@@ -129,7 +136,8 @@ impl fmt::Display for FileKind {
         match self {
             Self::Compressed(program) => write!(f, "compressed with {program}"),
             Self::Archive(what) | Self::Document(what) => f.write_str(what),
-            Self::OciArchive => f.write_str("a tar archive with an OCI image layout"),
+            Self::Bundle => f.write_str("a bundle or another OCI archive"),
+            Self::OciArchive => f.write_str("an OCI archive that dray has not made"),
             Self::DockerArchive => f.write_str("an archive of `docker save`"),
             Self::Volume => f.write_str("a volume of a bundle"),
             Self::Recovery => f.write_str("a recovery file of a bundle"),
@@ -139,6 +147,7 @@ impl fmt::Display for FileKind {
             Self::Html => f.write_str("a page of HTML"),
             Self::Pem => f.write_str("a certificate or key in PEM form"),
             Self::Json => f.write_str("JSON"),
+            Self::Text => f.write_str("text"),
             Self::Empty => f.write_str("empty"),
         }
     }
@@ -160,9 +169,12 @@ fn tar(start: &[u8]) -> Option<FileKind> {
     let path = String::from_utf8_lossy(path.unwrap_or_default());
     let path = path.strip_prefix("./").unwrap_or(&path);
     let is_image = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_blob =
+        matches!(start[TAR_TYPE], b'0' | 0 | b'x') && path.starts_with("blobs/sha") && !path.ends_with('/');
     Some(match path.split('/').next().unwrap_or_default() {
         "dray-volume.json" => FileKind::Volume,
         "dray-parity.json" => FileKind::Recovery,
+        "blobs" if is_blob => FileKind::Bundle,
         "blobs" | "oci-layout" | "index.json" => FileKind::OciArchive,
         "manifest.json" | "repositories" => FileKind::DockerArchive,
         name if is_image(name.strip_suffix(".json").unwrap_or(name)) => FileKind::DockerArchive,
@@ -181,16 +193,23 @@ fn der(start: &[u8]) -> Option<FileKind> {
     }
 }
 
-/// Recognises text that is not just text.
+/// Recognises text, and some kinds of it.
 fn text(start: &[u8]) -> Option<FileKind> {
+    let is_text = match str::from_utf8(start) {
+        Ok(text) => !text.contains('\0'),
+        // The last character may be cut.
+        Err(error) => error.error_len().is_none() && !start.contains(&0),
+    } || matches!(start, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
     let begins =
         |with: &str| start.get(..with.len()).is_some_and(|it| it.eq_ignore_ascii_case(with.as_bytes()));
     match start {
         _ if begins("<!doctype html") || begins("<html") => Some(FileKind::Html),
         _ if begins("-----begin ") => Some(FileKind::Pem),
+        // The beginning of a bundle, cut off before the first zero.
+        _ if !is_text || start.starts_with(b"blobs/sha") || b"blobs/sha".starts_with(start) => None,
         [b'{', ..] | [b'[', b'{' | b'"' | b'[' | b'\n' | b'\r' | b' ', ..] => Some(FileKind::Json),
-        _ => None,
+        _ => Some(FileKind::Text),
     }
 }
 
@@ -212,7 +231,8 @@ mod tests {
     fn archives_are_known_by_their_first_entry() {
         let hex = "0".repeat(64);
         for (path, expected) in [
-            (format!("blobs/sha256/{hex}"), FileKind::OciArchive),
+            (format!("blobs/sha256/{hex}"), FileKind::Bundle),
+            ("blobs/".into(), FileKind::OciArchive),
             ("./oci-layout".into(), FileKind::OciArchive),
             ("dray-volume.json".into(), FileKind::Volume),
             ("dray-parity.json".into(), FileKind::Recovery),
@@ -228,15 +248,16 @@ mod tests {
     #[test]
     fn texts_are_not_taken_for_something_else() {
         for (start, expected) in [
-            (&b"apiVersion: dray.dev/v1alpha1\n"[..], None),
-            (b"# MZ\n", None),
-            (b"[section]\nkey = 1\n", None),
+            (&b"apiVersion: dray.dev/v1alpha1\n"[..], Some(FileKind::Text)),
+            (b"# MZ\n", Some(FileKind::Text)),
+            (b"[section]\nkey = 1\n", Some(FileKind::Text)),
+            (b"\x01\x02\xff\0", None),
             (b"\xef\xbb\xbf {\"a\":1}", Some(FileKind::Json)),
             (b"\r\n<!DOCTYPE HTML><html>", Some(FileKind::Html)),
             (b"-----BEGIN PUBLIC KEY-----", Some(FileKind::Pem)),
             (b"", Some(FileKind::Empty)),
             (b"0\x82\x01\x0a\x30\x82", Some(FileKind::Der)),
-            (b"\xff\xfea\0", None),
+            (b"\xff\xfea\0", Some(FileKind::Text)),
         ] {
             assert_eq!(FileKind::of(start), expected, "{}", start.escape_ascii());
         }

@@ -138,6 +138,20 @@ impl Reference {
         Self { name, tag, digest }
     }
 
+    /// Reads the reference of a Helm chart, whose version may have build metadata. A tag has no `+`, so Helm puts `_` in its
+    /// place when it pushes a chart to a registry and when it pulls one from there (helm v3.18 `pkg/registry/client.go`,
+    /// `registryUnderscoreMessage`).
+    pub fn of_chart(text: &str) -> Result<Self, ParseReferenceError> {
+        let (rest, digest) = text.split_once('@').map_or((text, None), |(rest, digest)| (rest, Some(digest)));
+        let last = rest.rfind('/').map_or(0, |slash| slash + 1);
+        let (name, version) = rest.split_at(last);
+        let reference = format!("{name}{}", version.replace('+', "_"));
+        match digest {
+            Some(digest) => format!("{reference}@{digest}").parse(),
+            None => reference.parse(),
+        }
+    }
+
     /// Host and repository, `registry.k8s.io/pause`.
     pub fn name(&self) -> &RepositoryName {
         &self.name
@@ -341,6 +355,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn chart_versions_with_build_metadata_are_tags_as_helm_makes_them() {
+        for (text, expected) in [
+            ("ghcr.io/acme/chart:1.2.0+build.5", "ghcr.io/acme/chart:1.2.0_build.5".to_owned()),
+            ("ghcr.io:5000/acme/chart:1.2.0-rc.1+a+b", "ghcr.io:5000/acme/chart:1.2.0-rc.1_a_b".to_owned()),
+            ("ghcr.io/acme/chart:1.2.0", "ghcr.io/acme/chart:1.2.0".to_owned()),
+        ] {
+            assert_eq!(Reference::of_chart(text).unwrap().to_string(), expected);
+            let pinned = format!("{text}@sha256:{HEX}");
+            assert_eq!(Reference::of_chart(&pinned).unwrap().to_string(), format!("{expected}@sha256:{HEX}"));
+        }
+        assert!(Reference::of_chart("ghcr.io/ac+me/chart:1").is_err());
+    }
 
     const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 

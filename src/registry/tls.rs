@@ -14,6 +14,8 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
+use crate::input::{self, InputError};
+
 /// The largest certificate or key file.
 const MAX_FILE: u64 = 1024 * 1024;
 /// How often the files are looked at for changes.
@@ -42,9 +44,9 @@ pub enum TlsError {
         /// Why.
         error: rustls::Error,
     },
-    /// A file is far larger than one of its kind.
-    #[error("{0} is larger than a certificate or a key can be")]
-    TooLarge(PathBuf),
+    /// A file cannot be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// What is to be in a certificate is no name of a server.
     #[error(
         "`{0}` is no DNS name and no IP address; give the name of a server, such as registry.site.local, without a port"
@@ -130,11 +132,9 @@ fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
+/// Reads a file in PEM form.
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    if fs::metadata(path)?.len() > MAX_FILE {
-        return Err(TlsError::TooLarge(path.to_owned()));
-    }
-    Ok(fs::read(path)?)
+    Ok(input::read_text(path, MAX_FILE)?.into_bytes())
 }
 
 /// A certificate and its private key, in PEM form.

@@ -310,7 +310,9 @@ impl Reader<'_> {
         let one = |(nth, text): (usize, &String)| {
             let field = format!("spec.charts[{nth}]");
             match text.strip_prefix("oci://") {
-                Some(reference) => self.parsed(&field, reference),
+                Some(reference) => {
+                    Reference::of_chart(reference).map_err(|error| self.field(&field, error.to_string()))
+                }
                 None => Err(self.field(&field, format!("`{text}` does not start with oci://"))),
             }
         };
@@ -689,5 +691,97 @@ spec:
         assert_eq!(nodes, [(1, false), (1, false), (2, true), (2, true)]);
         std::fs::remove_file(dir.path().join("apps.txt")).unwrap();
         assert!(Definition::read(&path, &catalog).unwrap_err().to_string().contains("apps.txt"));
+    }
+
+    #[test]
+    fn all_fields_that_are_missing_are_named_at_once() {
+        for (text, expected) in [
+            ("", "plant.yaml is empty".to_owned()),
+            (
+                "spec: {}\n",
+                "plant.yaml has 4 errors\n  line 1: `spec.nodes` is missing\n  line 1: `apiVersion` is missing\n  \
+                 line 1: `kind` is missing\n  line 1: `metadata.name` is missing"
+                    .to_owned(),
+            ),
+        ] {
+            assert_eq!(parse(text).unwrap_err().to_string(), expected);
+        }
+        let error = parse(&WHOLE.replace("k0s: v1.36.3+k0s.2", "k0s: 1.36")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "plant.yaml, line 9: `spec.releases[0].k0s` is the number 1.36, and text is needed; put it in quotes"
+        );
+    }
+
+    /// Words of parsers and of this program's inside.
+    const FOREIGN: [&str; 22] = [
+        "sequence",
+        "mapping",
+        "scalar",
+        "struct",
+        "enum",
+        "string",
+        "integer",
+        "expected",
+        "unexpected",
+        "EOF",
+        "eof",
+        "<input>",
+        "from_str",
+        "serde",
+        "visitor",
+        "token",
+        "Policy",
+        "anchor",
+        "u64",
+        "usize",
+        "option",
+        "error:",
+    ];
+
+    fn mutated(text: &str, at: usize, how: usize) -> String {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let nth = at % lines.len();
+        let line = lines[nth].clone();
+        let cut = line.char_indices().map(|(at, _)| at).nth(at % line.len().max(1)).unwrap_or(0);
+        let insert = |what: &str| format!("{}{what}{}", &line[..cut], &line[cut..]);
+        match how % 20 {
+            0 => _ = lines.remove(nth),
+            1 => lines.insert(nth, line),
+            2 => lines[nth] = format!("\t{}", line.trim_start()),
+            3 => lines[nth] = format!("  {line}"),
+            4 => lines[nth] = line.trim_start().to_owned(),
+            5 => lines[nth] = line[..cut].to_owned(),
+            6 => lines.insert(nth, "---".to_owned()),
+            7 => lines[nth] = line.split_once(':').map_or(line.clone(), |(name, _)| format!("{name}:")),
+            8 => lines[nth] = line.split_once(':').map_or(line.clone(), |(name, _)| format!("{name}: 1.10")),
+            9 => lines[nth] = line.split_once(':').map_or(line.clone(), |(name, _)| format!("{name}: on")),
+            10 => {
+                lines[nth] =
+                    line.split_once(':').map_or(line.clone(), |(name, _)| format!("{name}: [a, {{b: c}}]"))
+            }
+            other => lines[nth] = insert(["'", "\"", "[", "}", ": ", "*", "&x ", "!", "@"][other - 11]),
+        }
+        lines.join("\n")
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn mistakes_are_told_in_our_words_with_file_and_line(
+            mistakes in proptest::collection::vec((0usize..10_000, 0usize..20), 1..4)
+        ) {
+            let text = mistakes.iter().fold(WHOLE.to_owned(), |text, (at, how)| mutated(&text, *at, *how));
+            if let Err(error) = parse(&text) {
+                let told = error.to_string();
+                proptest::prop_assert!(told.starts_with("plant.yaml") && told.contains("line "), "{told}\n{text}");
+                // What is quoted is the file's own.
+                let words: String = told.split('`').step_by(2).collect();
+                for word in FOREIGN {
+                    proptest::prop_assert!(!words.contains(word), "{word}: {told}\n{text}");
+                }
+            }
+        }
     }
 }

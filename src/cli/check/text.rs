@@ -133,7 +133,8 @@ impl Paper<'_> {
         };
         if !config.is_stored() {
             return format!(
-                "remove the fields listed in this merge patch from the configuration file, and {then}:\n  {}\n",
+                "remove the fields listed in this merge patch from the configuration file{}, and {then}:\n  {}\n",
+                config.place_in_file().map(|path| format!(", below {path}")).unwrap_or_default(),
                 self.patch.map_or_else(|| self.report.patch.to_string(), |path| path.display().to_string())
             );
         }

@@ -52,20 +52,27 @@ impl Node {
         }
     }
 
+    /// Returns the value at `path`, written as `spec.images[3].ref`.
+    pub fn at(&self, path: &str) -> Option<&Self> {
+        path.split(['.', '[']).try_fold(self, |node, step| node.step(step).map(|(_, inner)| inner))
+    }
+
     /// Returns the line of the field at `path`, written as `spec.images[3].ref`, or of the nearest one around it.
     pub fn line_of(&self, path: &str) -> usize {
         let (mut node, mut line) = (self, self.line);
         for step in path.split(['.', '[']) {
-            let next = match (&node.value, step.strip_suffix(']').and_then(|nth| nth.parse::<usize>().ok())) {
-                (Value::List(items), Some(nth)) => items.get(nth).map(|item| (item.line, item)),
-                _ => node.field(step).map(|field| (field.line, &field.node)),
-            };
-            match next {
-                Some((at, inner)) => (line, node) = (at, inner),
-                None => break,
-            }
+            let Some((at, inner)) = node.step(step) else { break };
+            (line, node) = (at, inner);
         }
         line
+    }
+
+    /// The value that one step of a path leads to, and the line that it begins in with its name.
+    fn step(&self, step: &str) -> Option<(usize, &Self)> {
+        match (&self.value, step.strip_suffix(']').and_then(|nth| nth.parse::<usize>().ok())) {
+            (Value::List(items), Some(nth)) => items.get(nth).map(|item| (item.line, item)),
+            _ => self.field(step).map(|field| (field.line, &field.node)),
+        }
     }
 }
 

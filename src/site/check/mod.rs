@@ -131,7 +131,7 @@ pub fn check(inputs: &Inputs<'_>) -> Result<Report, CheckError> {
         (Some(patch), Some(config)) => {
             let mut object = config.object().clone();
             apply(&mut object, patch);
-            let patched = Inputs { config: Some(&ClusterConfig::of_object(object)), ..*inputs };
+            let patched = Inputs { config: Some(&config.with_object(object)), ..*inputs };
             Some(check(&patched)?.ready)
         }
         _ => None,

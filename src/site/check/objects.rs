@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::input::{DocumentError, json, yaml};
+use crate::input::yaml::{self, Node};
+use crate::input::{DocumentError, json};
 
 /// The largest file of objects that is read, in bytes. Five thousand nodes with all that kubectl says about them have
 /// about a hundred million.
@@ -24,12 +25,51 @@ pub enum ObjectsError {
 ///
 /// `file` is what messages call it.
 pub(super) fn objects(file: &str, text: &str) -> Result<Vec<Value>, ObjectsError> {
-    let documents: Vec<Value> = if text.trim_start().starts_with(['{', '[']) {
-        json::documents(file, text)?
-    } else {
-        yaml::documents(file, text)?.iter().map(|document| document.to(file)).collect::<Result<_, _>>()?
-    };
+    if !is_json(text) {
+        return Ok(trees(file, text)?.into_iter().map(|object| object.value).collect());
+    }
+    let documents: Vec<Value> = json::documents(file, text)?;
     Ok(documents.into_iter().flat_map(items).filter(Value::is_object).collect())
+}
+
+/// An object, and where its fields are in the text.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Object {
+    pub(super) value: Value,
+    /// `None` if the text is JSON that YAML's reader does not take.
+    pub(super) tree: Option<Node>,
+}
+
+/// The objects of a text as [`objects`] gives them, with the lines of their fields.
+pub(super) fn trees(file: &str, text: &str) -> Result<Vec<Object>, ObjectsError> {
+    let documents = match yaml::documents(file, text) {
+        Ok(documents) => documents,
+        Err(_) if is_json(text) => {
+            let values = objects(file, text)?.into_iter();
+            return Ok(values.map(|value| Object { value, tree: None }).collect());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    for tree in documents.into_iter().flat_map(tree_items) {
+        let value: Value = tree.to(file)?;
+        if value.is_object() {
+            found.push(Object { value, tree: Some(tree) });
+        }
+    }
+    Ok(found)
+}
+
+fn is_json(text: &str) -> bool {
+    text.trim_start().starts_with(['{', '['])
+}
+
+/// The items of a list, or the object itself.
+fn tree_items(tree: Node) -> Vec<Node> {
+    match (&tree.value, tree.get("items").map(|items| &items.value)) {
+        (yaml::Value::List(items), _) | (_, Some(yaml::Value::List(items))) => items.clone(),
+        _ => vec![tree],
+    }
 }
 
 /// The items of a list, or the object itself.

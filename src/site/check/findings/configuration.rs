@@ -135,6 +135,39 @@ fn cause(facts: &Facts<'_>, creator: &ReleaseId) -> &'static str {
     }
 }
 
+/// Numbers and booleans where the configuration must have text.
+pub(super) fn not_text(facts: &Facts<'_>) -> Option<Finding> {
+    let distro = &facts.inputs.target.distro;
+    let found = facts.inputs.config?.not_texts(distro);
+    let first = found.first()?;
+    let list = found.iter().map(|it| format!("{}: `{}` is {}", it.place, it.path, it.written));
+    Some(Finding::new(
+        "not-text",
+        Severity::Blocker,
+        format!(
+            "{distro} cannot read the configuration, because text is needed where it has a number or a boolean: {}",
+            list.collect::<Vec<_>>().join("; ")
+        ),
+        &format!("put the value in quotes: \"{}\"", first.written),
+        &[],
+    ))
+}
+
+/// A k0sctl file that installs another release.
+pub(super) fn k0sctl(facts: &Facts<'_>) -> Option<Finding> {
+    let installs = facts.inputs.config?.installs()?;
+    let target = &facts.inputs.target.version;
+    (installs != target.strip_prefix('v').unwrap_or(target)).then(|| {
+        Finding::new(
+            "k0sctl-version",
+            Severity::Note,
+            format!("the k0sctl file installs v{installs}, and {target} is what is checked"),
+            &format!("set spec.k0s.version to {target} for the upgrade"),
+            &[],
+        )
+    })
+}
+
 /// What to know about `spec.images.repository`.
 pub(super) fn repository(facts: &Facts<'_>) -> Vec<Finding> {
     let repository = facts.inputs.config.map(ClusterConfig::repository).unwrap_or_default();

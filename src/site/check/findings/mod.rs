@@ -87,6 +87,8 @@ impl<'a> Facts<'a> {
 /// Everything that there is to say, in no particular order.
 pub(super) fn all(facts: &Facts<'_>) -> Result<Vec<Finding>, CheckError> {
     let mut findings = releases::known(facts)?;
+    findings.extend(configuration::not_text(facts));
+    findings.extend(configuration::k0sctl(facts));
     findings.extend(configuration::pins(facts));
     findings.extend(configuration::repository(facts));
     findings.extend(delivery::policies(facts));
