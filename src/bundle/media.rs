@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::read::BundleError;
 use super::volume::{SetName, Slice, Volume};
 use crate::file::Span;
-use crate::input::FileKind;
 use crate::store::Stamp;
 
 /// The open file or files of a bundle.
@@ -243,16 +242,10 @@ impl Media {
         BundleError::Malformed { path: path.to_owned(), offset, what: what.into() }
     }
 
-    /// The error for a file that is no bundle, nor part of one, by how it begins; `None` if it may be one.
+    /// The error for a file that is no bundle, by how it begins; `None` if it may be one.
     pub(super) fn other(&self) -> Option<BundleError> {
         let [Part { volume: None, path, .. }] = &self.parts[..] else { return None };
-        let mut start = vec![0; usize::try_from(self.whole.len().min(1024)).ok()?];
-        self.whole.read_exact_at(&mut start, 0).ok()?;
-        match FileKind::of(&start)? {
-            // What is left of a copy that failed is damaged.
-            FileKind::Bundle | FileKind::Volume | FileKind::Recovery | FileKind::Empty => None,
-            kind => Some(BundleError::Other { path: path.clone(), kind }),
-        }
+        BundleError::other(path, &self.whole)
     }
 
     /// Says of the byte at `offset` that it could not be read.

@@ -10,6 +10,7 @@ use super::damage::{Damage, describe, describe_absent, describe_ranges};
 use super::find::{Found, find};
 use super::media::{Absent, Media, Why};
 use super::plan::{Entry, Plan, Tail, blob_path};
+use crate::file::Span;
 use crate::input::FileKind;
 use crate::oci::{Descriptor, Digest};
 use crate::resolve::{Lock, LockError, LockedBlob};
@@ -117,6 +118,17 @@ pub enum BundleError {
 }
 
 impl BundleError {
+    /// The error for a file that is neither a bundle nor part of one, by how its `bytes` begin; `None` if it may be one.
+    pub(super) fn other(path: &Path, bytes: &Span) -> Option<Self> {
+        let mut start = vec![0; usize::try_from(bytes.len().min(1024)).ok()?];
+        bytes.read_exact_at(&mut start, 0).ok()?;
+        match FileKind::of(&start)? {
+            // What is left of a copy that failed is damaged.
+            FileKind::Bundle | FileKind::Volume | FileKind::Recovery | FileKind::Empty => None,
+            kind => Some(Self::Other { path: path.to_owned(), kind }),
+        }
+    }
+
     /// Whether the content is at fault, as opposed to the system that reads it.
     pub fn is_verification(&self) -> bool {
         match self {

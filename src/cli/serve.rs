@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use dray::bundle::{Bundle, ServedBundles};
 use dray::catalog::Catalog;
-use dray::registry::{AccessLog, Config, Naming, Server, Tls, Users, Wants};
+use dray::registry::{AccessLog, Config, Naming, Server, Tls, TlsError, Users, UsersError, Wants};
 use dray::site::stock::{Brought, Stock};
 use dray::store::{Content, Store};
 use serde::Serialize;
@@ -98,12 +98,9 @@ impl Serve {
             return Err(CliError::usage(error).hint("name the users with --htpasswd, or listen on 127.0.0.1"));
         }
         let tls = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
-        let tls = tls
-            .map(|(certificate, key)| Tls::open(certificate, key))
-            .transpose()
-            .map_err(CliError::failed)?;
+        let tls = tls.map(|(certificate, key)| Tls::open(certificate, key)).transpose()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let users = self.htpasswd.as_deref().map(Users::open).transpose().map_err(CliError::failed)?;
+        let users = self.htpasswd.as_deref().map(Users::open).transpose()?;
         let open = if self.allow_push { Store::create } else { Store::open };
         let store = self.store.as_deref().map(open).transpose().map_err(CliError::failed)?;
         let catalog = inputs::catalog(context)?;
@@ -163,5 +160,25 @@ fn parse_host(text: &str) -> Result<(String, String), String> {
             Ok((name.to_ascii_lowercase(), host.to_owned()))
         }
         _ => Err("expected NAME=HOST, such as hub.site.local=docker.io".into()),
+    }
+}
+
+impl From<TlsError> for CliError {
+    fn from(error: TlsError) -> Self {
+        match error {
+            TlsError::Input(error) => error.into(),
+            TlsError::Pem { .. } | TlsError::Unusable { .. } | TlsError::Name(_) => Self::usage(error),
+            TlsError::Making(_) | TlsError::Time(_) | TlsError::Io(_) => Self::failed(error),
+        }
+    }
+}
+
+impl From<UsersError> for CliError {
+    fn from(error: UsersError) -> Self {
+        match error {
+            UsersError::Input(error) => error.into(),
+            UsersError::Lines(_) | UsersError::Empty(_) => Self::usage(error),
+            UsersError::Io(_) => Self::failed(error),
+        }
     }
 }

@@ -48,7 +48,7 @@ fn fitting(typed: &str) -> &'static [&'static str] {
         }
         (_, "txt") => &["from-list", "definition"],
         (Some(FileKind::Pem), _) | (_, "pub") => &["trust"],
-        _ => &["definition", "lock", "cluster-config", "store"],
+        _ => &["definition", "lock", "cluster-config"],
     }
 }
 

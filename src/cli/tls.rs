@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use dray::file::{self, Readers};
 use dray::input;
-use dray::registry::{TlsError, make_authority, make_server};
+use dray::registry::{make_authority, make_server};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -78,15 +78,12 @@ impl Init {
         };
         let authority_key = file("ca.key");
         let is_new = !authority_key.try_exists()?;
-        let authority = is_new.then(|| make_authority(now)).transpose().map_err(CliError::failed)?;
+        let authority = is_new.then(|| make_authority(now)).transpose()?;
         let key = match &authority {
             Some(authority) => authority.key.clone(),
             None => input::read_text(&authority_key, inputs::MAX_KEY_BYTES)?,
         };
-        let server = make_server(&key, &made.names, self.days, now).map_err(|error| match error {
-            TlsError::Name(_) => CliError::usage(error),
-            error => CliError::failed(error),
-        })?;
+        let server = make_server(&key, &made.names, self.days, now)?;
         fs_err::create_dir_all(directory)?;
         if let Some(authority) = authority {
             write(&made.authority, &authority.certificate, Readers::Usual)?;

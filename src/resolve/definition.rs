@@ -758,7 +758,7 @@ spec:
             9 => lines[nth] = line.split_once(':').map_or(line.clone(), |(name, _)| format!("{name}: on")),
             10 => {
                 lines[nth] =
-                    line.split_once(':').map_or(line.clone(), |(name, _)| format!("{name}: [a, {{b: c}}]"))
+                    line.split_once(':').map_or(line.clone(), |(name, _)| format!("{name}: [a, {{b: c}}]"));
             }
             other => lines[nth] = insert(["'", "\"", "[", "}", ": ", "*", "&x ", "!", "@"][other - 11]),
         }

@@ -45,7 +45,12 @@ impl Volume {
         match Self::read(path).map_err(io)? {
             Kind::Volume(volume) => Ok(volume),
             Kind::Damaged(what) => Err(malformed(what)),
-            Kind::Other => Err(malformed("it does not begin as a volume does".to_owned())),
+            Kind::Other => {
+                let file = File::open(path).map_err(io)?;
+                let len = file.metadata().map_err(io)?.len();
+                Err(BundleError::other(path, &Span::new(Arc::new(file), 0, len))
+                    .unwrap_or_else(|| malformed("it does not begin as a volume does".to_owned())))
+            }
         }
     }
 
