@@ -9,7 +9,7 @@ use dray::bundle::{
 };
 use dray::oci::Descriptor;
 use dray::resolve::LockedBlob;
-use dray::upstream::{BlobStream, Upstream, UpstreamError};
+use dray::upstream::{BlobStream, Missing, Problem, Upstream, UpstreamError};
 use futures_util::TryStreamExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::json;
@@ -211,9 +211,15 @@ impl From<BuildError> for CliError {
             BuildError::Fetch { ref source, .. } => {
                 let upstream = source.downcast_ref::<UpstreamError>();
                 let kind = upstream.map_or(Kind::Failed, upstream::exit_kind);
-                let hint = upstream.and_then(UpstreamError::hint);
-                let error = Self::new(kind, error)
-                    .hint("what was fetched is kept; run the same command again to go on");
+                let problem = upstream.and_then(UpstreamError::problem);
+                // The registry had the manifest when the lock was made.
+                let gone = matches!(problem, Some(Problem::Missing(Missing::Manifest)));
+                let hint = upstream.and_then(UpstreamError::hint).filter(|_| !gone);
+                let error = Self::new(kind, error).hint(if gone {
+                    "the registry had it when the lock was made: make the lock again with `dray lock`"
+                } else {
+                    "what was fetched is kept; run the same command again to go on"
+                });
                 hint.into_iter().fold(error, CliError::hint)
             }
             other => Self::failed(other),

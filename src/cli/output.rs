@@ -95,9 +95,11 @@ impl Output {
         self.note(format!("waiting for {holder} to release the store"));
     }
 
-    /// Warns; also when quiet.
+    /// Warns, unless only results and errors are wanted.
     pub(crate) fn warn(&self, message: impl Display) {
-        self.line_after(&self.paint("33", "warning:"), &message.to_string());
+        if !self.quiet {
+            self.line_after(&self.paint("33", "warning:"), &message.to_string());
+        }
     }
 
     /// Prints an error with its hints and returns the exit code for it. Programs get it on stdout as well, unless the

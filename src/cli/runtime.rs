@@ -99,12 +99,13 @@ pub(crate) async fn stop_signal() {
     }
 }
 
-/// Sends the library's log lines to stderr: warnings always, more with `-v`, or as `RUST_LOG` says.
+/// Sends the library's log lines to stderr: warnings unless quiet, more with `-v`, or as `RUST_LOG` says.
 fn start_logging(global: &Global) {
     use tracing_subscriber::filter::{LevelFilter, Targets};
     use tracing_subscriber::layer::SubscriberExt as _;
     use tracing_subscriber::util::SubscriberInitExt as _;
     let level = match global.verbose {
+        0 if global.quiet => LevelFilter::ERROR,
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
         _ => LevelFilter::DEBUG,

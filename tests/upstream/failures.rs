@@ -167,3 +167,26 @@ async fn every_kind_of_failure_can_be_allowed() {
     let bytes = Bytes::from(lock.to_json());
     assert_eq!(Lock::from_json(&bytes).unwrap(), lock);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lock_that_names_what_is_gone_is_made_again() {
+    let gone = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let switch = std::sync::Arc::clone(&gone);
+    let server = Server::start(move |asked| {
+        if switch.load(std::sync::atomic::Ordering::SeqCst) && asked.target.contains("/manifests/") {
+            return Reply::error(404, "MANIFEST_UNKNOWN");
+        }
+        answer(asked)
+    })
+    .await;
+    let home = tempfile::tempdir().unwrap();
+    let quiet = lock(home.path(), &server, &["--allow-missing", "*/team/*,*/files/*", "-q"]).fail_with(0);
+    assert_eq!(quiet.stderr, "");
+    gone.store(true, std::sync::atomic::Ordering::SeqCst);
+    let mut build = Command::new(env!("CARGO_BIN_EXE_dray"));
+    build.env_clear().env("HOME", home.path()).args(["build", "--plain-http", &server.address(), "--lock"]);
+    build.arg(home.path().join("lock")).arg("-o").arg(home.path().join("bundle.tar"));
+    let failed =
+        build.fail_with(4).says(&["no such manifest", "hint:", "make the lock again with `dray lock`"]);
+    assert!(!failed.stderr.contains("spelling"), "{}", failed.stderr);
+}
