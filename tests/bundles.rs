@@ -99,6 +99,10 @@ impl Manifests for Everything {
         Ok(self.document(&blob.digest))
     }
 
+    async fn blob_size(&self, _: &RepositoryName, digest: &Digest) -> Result<u64, UpstreamError> {
+        Ok(self.document(digest).len() as u64)
+    }
+
     async fn referrers(&self, _: &RepositoryName, _: &Digest) -> Result<Vec<Descriptor>, UpstreamError> {
         Ok(Vec::new())
     }

@@ -27,6 +27,8 @@ mod names;
 mod power;
 #[path = "registry/pull.rs"]
 mod pull;
+#[path = "registry/replay.rs"]
+mod replay;
 #[path = "registry/scale.rs"]
 mod scale;
 #[path = "registry/server.rs"]

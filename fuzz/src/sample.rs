@@ -203,9 +203,9 @@ impl Built {
             size: self.manifest.size,
             media_type: self.manifest.media_type.clone(),
             platform: serde_json::from_value(self.platform.clone()).ok(),
-            annotations: BTreeMap::new(),
             config_platform: None,
             nodes: vec![node.clone()],
+            metadata_only: false,
             blobs: self.blobs.clone(),
         }
     }

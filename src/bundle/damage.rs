@@ -147,9 +147,7 @@ impl Bundle {
             self.media().is_absent(range)
         });
         let lost: HashSet<&Digest> = lost.map(|(blob, _)| &blob.digest).collect();
-        let hit = |image: &&LockedImage| {
-            image.manifests().chain(image.contents()).any(|digest| lost.contains(digest))
-        };
+        let hit = |image: &&LockedImage| image.essentials().any(|digest| lost.contains(digest));
         self.lock().images.iter().filter(hit).map(|image| image.reference.clone()).collect()
     }
 

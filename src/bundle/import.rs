@@ -14,7 +14,7 @@ use super::read::{Bundle, BundleError};
 use crate::oci::{
     Digest, Document, MAX_MANIFEST_BYTES, ManifestError, Reference, RepositoryName, media_type,
 };
-use crate::resolve::{LockedBlob, LockedFile, LockedImage, tags_of};
+use crate::resolve::{Child, LockedBlob, LockedFile, LockedImage, tags_of};
 use crate::store::{
     Author, Batch, Event, HostedFile, Import, LogEntry, Patience, Receipt, Store, StoreError, Writer,
 };
@@ -155,13 +155,11 @@ pub fn import(bundle: &Bundle, store: &Store, options: &ImportOptions<'_>) -> Re
     let mut copied = copy_blobs(bundle, &writer, options)?;
     let lost = lost(bundle, std::mem::take(&mut copied.damage), options.keep_going)?;
     let lock = bundle.lock();
-    let (whole, missing): (Vec<&LockedImage>, Vec<&LockedImage>) = lock
-        .images
-        .iter()
-        .partition(|image| !image.manifests().chain(image.contents()).any(|digest| lost.contains(digest)));
+    let (whole, missing): (Vec<&LockedImage>, Vec<&LockedImage>) =
+        lock.images.iter().partition(|image| !image.essentials().any(|digest| lost.contains(digest)));
     let mut batch = writer.batch();
     for image in &whole {
-        publish_image(bundle, &mut batch, image)?;
+        publish_image(bundle, &mut batch, image, &lost)?;
     }
     let tags = lock.tags();
     for (name, tag, meaning) in tags_of(whole.iter().copied()).iter() {
@@ -339,25 +337,37 @@ fn copy_blob(
 }
 
 /// Adds the manifests of `image` to its repository.
-fn publish_image(bundle: &Bundle, batch: &mut Batch<'_>, image: &LockedImage) -> Result<(), ImportError> {
+fn publish_image(
+    bundle: &Bundle,
+    batch: &mut Batch<'_>,
+    image: &LockedImage,
+    lost: &HashSet<Digest>,
+) -> Result<(), ImportError> {
     let name = image.reference.name();
     let root = &image.root;
-    publish_manifest(bundle, batch, name, &root.digest, &root.media_type)?;
-    for child in &image.children {
-        publish_manifest(bundle, batch, name, &child.digest, &child.media_type)?;
+    publish_manifest(bundle, batch, name, &root.digest, &root.media_type, true)?;
+    // An image is whole without the metadata of children that no node kind fetches.
+    let is_lost = |child: &Child| {
+        child.metadata_only
+            && std::iter::once(&child.digest).chain(child.carried_blobs()).any(|d| lost.contains(d))
+    };
+    for child in image.children.iter().filter(|child| !is_lost(child)) {
+        publish_manifest(bundle, batch, name, &child.digest, &child.media_type, !child.metadata_only)?;
     }
     for evidence in &image.evidence {
-        publish_manifest(bundle, batch, name, &evidence.digest, &evidence.media_type)?;
+        publish_manifest(bundle, batch, name, &evidence.digest, &evidence.media_type, true)?;
     }
     Ok(())
 }
 
+/// Adds a manifest to the repository `name` and gives it the blobs of the manifest; only the configuration unless `whole`.
 fn publish_manifest(
     bundle: &Bundle,
     batch: &mut Batch<'_>,
     name: &RepositoryName,
     digest: &Digest,
     media_type: &str,
+    whole: bool,
 ) -> Result<(), ImportError> {
     let bytes = bundle.manifest_bytes(digest)?;
     let document = Document::parse(Some(media_type), bytes.clone()).map_err(|source| {
@@ -368,7 +378,9 @@ fn publish_manifest(
         let lock = bundle.lock();
         let required =
             |digest: &Digest| lock.requires.binary_search_by(|blob| blob.digest.cmp(digest)).is_ok();
-        for blob in image.blobs().filter(|b| bundle.place(&b.digest).is_some() || required(&b.digest)) {
+        let here = |digest: &Digest| bundle.place(digest).is_some() || required(digest);
+        let count = if whole { usize::MAX } else { 1 };
+        for blob in image.blobs().take(count).filter(|blob| here(&blob.digest)) {
             batch.link_blob(name, &blob.digest)?;
         }
     }

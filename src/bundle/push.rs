@@ -282,9 +282,10 @@ impl Plan {
         seen: &mut BTreeSet<(RepositoryName, Digest)>,
     ) -> Result<(), PushError> {
         let source = image.reference.name();
-        let present: BTreeSet<&Digest> = image.manifests().collect();
+        // Registries refuse a manifest without its layers.
+        let present: BTreeSet<&Digest> = image.kept_manifests().collect();
         let mut levels = BTreeMap::new();
-        for digest in image.manifests() {
+        for digest in image.kept_manifests() {
             let level = level(bundles, source, digest, &present, &mut levels)?;
             if !seen.insert((name.clone(), digest.clone())) {
                 continue;

@@ -144,16 +144,19 @@ fn add_images(
     let mut read: HashMap<&Digest, Links> = HashMap::new();
     for image in &bundle.lock().images {
         let repository = repositories.entry(image.reference.name().clone()).or_default();
-        let root = (&image.root.digest, &image.root.media_type);
-        let children = image.children.iter().map(|child| (&child.digest, &child.media_type));
-        let evidence = image.evidence.iter().map(|evidence| (&evidence.digest, &evidence.media_type));
-        for (digest, media_type) in std::iter::once(root).chain(children).chain(evidence) {
+        let root = (&image.root.digest, &image.root.media_type, true);
+        let children =
+            image.children.iter().map(|child| (&child.digest, &child.media_type, !child.metadata_only));
+        let evidence = image.evidence.iter().map(|evidence| (&evidence.digest, &evidence.media_type, true));
+        for (digest, media_type, whole) in std::iter::once(root).chain(children).chain(evidence) {
             repository.manifests.insert(digest.clone(), (nth, media_type.clone()));
             if !read.contains_key(digest) {
                 read.insert(digest, links_of(bundles, nth, digest, media_type)?);
             }
             let links = &read[digest];
-            repository.blobs.extend(links.blobs.iter().cloned());
+            // The configuration comes first.
+            let count = if whole { usize::MAX } else { 1 };
+            repository.blobs.extend(links.blobs.iter().take(count).cloned());
             if let Some((subject, referrer)) = &links.subject {
                 let referrers = repository.referrers.entry(subject.clone()).or_default();
                 referrers.insert(digest.clone(), referrer.clone());

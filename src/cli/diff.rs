@@ -76,7 +76,7 @@ fn changed_tags(old: &Lock, new: &Lock) -> Vec<Changed> {
 impl Difference {
     fn between(old: &Lock, new: &Lock) -> Self {
         let images = |lock: &'_ Lock| -> BTreeMap<Reference, (Digest, BTreeSet<Digest>)> {
-            let kept = |image: &dray::resolve::LockedImage| image.manifests().cloned().collect();
+            let kept = |image: &dray::resolve::LockedImage| image.kept_manifests().cloned().collect();
             lock.images.iter().map(|i| (i.reference.clone(), (i.root.digest.clone(), kept(i)))).collect()
         };
         let (before, after) = (images(old), images(new));

@@ -16,6 +16,7 @@ use dray::trust::{self, KeyError, KeyringError, Policy, PrivateKey, PublicKey, T
 
 use super::clock;
 use super::error::{CliError, Kind};
+use super::output::counted;
 use super::passphrase;
 use super::problems;
 use super::runtime::{self, Context};
@@ -155,6 +156,20 @@ pub(crate) fn resolve_definition(
         context.output.warn(format!(
             "layers of 0 bytes, which containerd refuses (\"content size of zero\"): {}",
             joined(&resolution.empty_layers)
+        ));
+    }
+    for left_out in &resolution.metadata_left_out {
+        let limit = match left_out.remaining {
+            Some(0) => "it limits the rate of requests".to_owned(),
+            Some(remaining) => format!("it lets only {} through", counted(remaining, "more request")),
+            None => "its limit is near".to_owned(),
+        };
+        context.output.warn(format!(
+            "{}: {limit}, so {} of platforms that no node kind needs {} left out; clients that read a whole index, such as \
+             `ctr images pull` of containerd 2, will miss them; lock again later, or state `childMetadata: needed`",
+            left_out.host,
+            counted(left_out.manifests, "manifest"),
+            if left_out.manifests == 1 { "is" } else { "are" },
         ));
     }
     if !resolution.unproved.is_empty() {

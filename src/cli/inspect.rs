@@ -196,7 +196,11 @@ fn image_list(lock: &Lock, tags: &Tags) -> String {
         rows.push(vec![image.reference.to_string(), image.root.digest.to_string(), note(image, tags)]);
         for child in &image.children {
             let platform = child.platform.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-            let nodes: Vec<String> = child.nodes.iter().map(ToString::to_string).collect();
+            let nodes: Vec<String> = if child.metadata_only {
+                vec!["nobody (without layers)".to_owned()]
+            } else {
+                child.nodes.iter().map(ToString::to_string).collect()
+            };
             rows.push(vec![format!("  {platform}"), child.digest.to_string(), nodes.join(", ")]);
         }
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use serde::Deserialize;
 
 use super::document::{Document, Entry, FileEntry, List, ReleaseEntry};
 use super::lock::address_of;
@@ -112,8 +113,21 @@ pub struct Definition {
     pub list_files: Vec<PathBuf>,
     /// Whether signatures, attestations and SBOMs of the images come along.
     pub evidence: bool,
+    /// What is carried of children that no node kind fetches, where an image does not say otherwise.
+    pub child_metadata: ChildMetadata,
     /// What is probably a mistake.
     pub warnings: Vec<DefinitionWarning>,
+}
+
+/// What is carried of the children of an index that no node kind fetches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ChildMetadata {
+    /// Nothing.
+    Needed,
+    /// Their manifests and configurations.
+    #[default]
+    All,
 }
 
 /// A release in a definition.
@@ -138,6 +152,8 @@ pub struct WantedImage {
     pub auto: bool,
     /// Where the definition names it: `images`, or the file of an image list.
     pub source: String,
+    /// What is carried of children that no node kind fetches; `None` for what the definition says for all images.
+    pub child_metadata: Option<ChildMetadata>,
 }
 
 /// A file in a definition.
@@ -193,19 +209,25 @@ impl Reader<'_> {
         };
         let mut warnings = Vec::new();
         let mut images = Vec::new();
-        for (nth, Entry { subject, nodes, .. }) in spec.images.0.iter().enumerate() {
+        for (nth, Entry { subject, nodes, child_metadata, .. }) in spec.images.0.iter().enumerate() {
             let field = format!("spec.images[{nth}]");
             let reference = self.parsed(&field, subject)?;
             let (nodes, auto) = needing(field, nodes.as_ref())?;
-            images.push(WantedImage { reference, nodes, auto, source: IMAGES_LIST.to_owned() });
+            let (source, child_metadata) = (IMAGES_LIST.to_owned(), *child_metadata);
+            images.push(WantedImage { reference, nodes, auto, source, child_metadata });
         }
         let mut list_files = Vec::new();
         for (nth, Entry { subject: list, nodes, .. }) in spec.image_lists.0.iter().enumerate() {
             let (nodes, auto) = needing(format!("spec.imageLists[{nth}]"), nodes.as_ref())?;
             let path = self.path.parent().unwrap_or(Path::new("")).join(list);
             let references = ImageList::read(&path)?.images;
-            let image =
-                |reference| WantedImage { reference, nodes: nodes.clone(), auto, source: list.clone() };
+            let image = |reference| WantedImage {
+                reference,
+                nodes: nodes.clone(),
+                auto,
+                source: list.clone(),
+                child_metadata: None,
+            };
             if references.is_empty() {
                 warnings.push(DefinitionWarning::EmptyList { path: path.clone() });
             }
@@ -223,6 +245,7 @@ impl Reader<'_> {
             files: self.files(spec.files)?,
             list_files,
             evidence: spec.evidence,
+            child_metadata: spec.child_metadata.unwrap_or_default(),
             nodes,
             warnings,
         };

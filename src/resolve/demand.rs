@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 
-use super::{CHARTS_LIST, Definition, Gap, GapKind, NeededBy};
+use super::{CHARTS_LIST, ChildMetadata, Definition, Gap, GapKind, NeededBy};
 use crate::catalog::{Catalog, CatalogError, Problem, Release, ReleaseId};
 use crate::oci::{NodeKind, Reference};
 use crate::select::{self, Band, BandId, Runtime, node_bands};
@@ -26,6 +26,8 @@ pub(super) struct Wanted {
     pub(super) demands: Vec<Demand>,
     /// Who wants it as it is, for no node in particular.
     pub(super) whole: Vec<NeededBy>,
+    /// What is carried of children that nobody needs.
+    pub(super) child_metadata: ChildMetadata,
 }
 
 impl Wanted {
@@ -101,6 +103,11 @@ impl Demands {
                 let bands = node_bands(node, &scope.everywhere);
                 demands.add(&image.reference, source, node, image.auto, bands);
             }
+        }
+        for (reference, wanted) in &mut demands.images {
+            let stated = definition.images.iter().filter(|image| image.reference == *reference);
+            let stated = stated.filter_map(|image| image.child_metadata).max();
+            wanted.child_metadata = stated.unwrap_or(definition.child_metadata);
         }
         for chart in &definition.charts {
             let wanted = demands.images.entry(chart.clone()).or_default();

@@ -7,7 +7,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{BundleName, Programs};
+use super::{BundleName, ChildMetadata, Programs};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -50,6 +50,7 @@ pub(super) struct Spec {
     pub(super) charts: List<String>,
     #[serde(default)]
     pub(super) evidence: bool,
+    pub(super) child_metadata: Option<ChildMetadata>,
 }
 
 #[derive(Deserialize)]
@@ -138,12 +139,17 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     }
 }
 
+/// The field that says what is carried of children that no node kind fetches.
+const CHILD_METADATA: &str = "childMetadata";
+
 /// What an entry with nodes is about.
 pub(super) trait Subject {
     /// The field that names it.
     const FIELD: &'static str;
     /// All fields of the entry.
     const FIELDS: &'static [&'static str];
+    /// The other fields.
+    const OTHERS: &'static str;
 }
 
 /// An image.
@@ -151,7 +157,8 @@ pub(super) enum Ref {}
 
 impl Subject for Ref {
     const FIELD: &'static str = "ref";
-    const FIELDS: &'static [&'static str] = &["ref", "nodes"];
+    const FIELDS: &'static [&'static str] = &["ref", "nodes", CHILD_METADATA];
+    const OTHERS: &'static str = "`nodes` and `childMetadata`";
 }
 
 /// A file with a list of images.
@@ -160,12 +167,15 @@ pub(super) enum File {}
 impl Subject for File {
     const FIELD: &'static str = "file";
     const FIELDS: &'static [&'static str] = &["file", "nodes"];
+    const OTHERS: &'static str = "`nodes`";
 }
 
 /// `docker.io/library/nginx:1.27`, or the same with the nodes that need it.
 pub(super) struct Entry<S> {
     pub(super) subject: String,
     pub(super) nodes: Option<List<String>>,
+    /// What is carried of children that no node kind fetches, if it is an image.
+    pub(super) child_metadata: Option<ChildMetadata>,
     of: PhantomData<S>,
 }
 
@@ -177,26 +187,28 @@ impl<'de, S: Subject> Deserialize<'de> for Entry<S> {
             type Value = Entry<S>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "text, or `{}` with `nodes`", S::FIELD)
+                write!(f, "text, or `{}` with {}", S::FIELD, S::OTHERS)
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Entry<S>, E> {
-                Ok(Entry { subject: text.to_owned(), nodes: None, of: PhantomData })
+                Ok(Entry { subject: text.to_owned(), nodes: None, child_metadata: None, of: PhantomData })
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Entry<S>, M::Error> {
-                let (mut subject, mut nodes) = (None, None);
+                let (mut subject, mut nodes, mut child_metadata) = (None, None, None);
                 while let Some(key) = map.next_key::<String>()? {
                     if key == S::FIELD {
                         subject = Some(map.next_value()?);
                     } else if key == "nodes" {
                         nodes = map.next_value()?;
+                    } else if key == CHILD_METADATA && S::FIELDS.contains(&CHILD_METADATA) {
+                        child_metadata = map.next_value()?;
                     } else {
                         return Err(M::Error::unknown_field(&key, S::FIELDS));
                     }
                 }
                 let subject = subject.ok_or_else(|| M::Error::missing_field(S::FIELD))?;
-                Ok(Entry { subject, nodes, of: PhantomData })
+                Ok(Entry { subject, nodes, child_metadata, of: PhantomData })
             }
         }
 

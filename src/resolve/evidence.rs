@@ -61,7 +61,7 @@ impl<'a, 'r, M: Manifests, U: Manifests> Search<'a, 'r, M, U> {
         image: &LockedImage,
         attestations: &'a [Descriptor],
     ) -> Self {
-        let kept: Vec<Digest> = image.manifests().cloned().collect();
+        let kept: Vec<Digest> = image.kept_manifests().cloned().collect();
         let known = kept.iter().cloned().collect();
         Self { reader, upstream, name, attestations, subjects: kept.into(), known, found: Vec::new() }
     }
@@ -100,7 +100,7 @@ impl<'a, 'r, M: Manifests, U: Manifests> Search<'a, 'r, M, U> {
             match self.upstream.manifest(&reference).await {
                 Ok(fetched) => {
                     self.known.insert(fetched.digest.clone());
-                    self.reader.remember(&fetched.digest, &fetched.document);
+                    self.reader.remember(self.name, &fetched.digest, &fetched.document);
                     if let Document::Index(index) = &fetched.document {
                         self.add_below(index).await?;
                     }

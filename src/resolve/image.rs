@@ -6,7 +6,9 @@ use super::auto::{self, Content};
 use super::demand::{Demand, Wanted};
 use super::evidence::{Gathered, Search, Trouble};
 use super::tree::Reader;
-use super::{Child, Evidence, Gap, GapKind, LockedBlob, LockedImage, LockedIndex, NeededBy, Root};
+use super::{
+    Child, ChildMetadata, Evidence, Gap, GapKind, LockedBlob, LockedImage, LockedIndex, NeededBy, Root,
+};
 use crate::oci::{
     Descriptor, Digest, Document, Image, Index, NodeKind, Platform, Reference, RepositoryName, media_type,
 };
@@ -30,6 +32,10 @@ pub(super) struct Resolved {
     pub(super) empty_layers: bool,
     /// Whether evidence was looked for and there is none.
     pub(super) unproved: bool,
+    /// The entries of the index, also of nested ones, of which the metadata is to be carried if nobody needs them.
+    pub(super) left: Vec<Descriptor>,
+    /// The place of every entry in the index.
+    pub(super) order: BTreeMap<Digest, usize>,
 }
 
 /// What resolving one reference came to.
@@ -39,6 +45,24 @@ pub(super) enum Outcome {
     Resolved(Box<Resolved>),
     /// The reference cannot be had.
     Failed(Box<Gap>),
+}
+
+impl Outcome {
+    /// Returns what is missing.
+    pub(super) fn gaps(&self) -> &[Gap] {
+        match self {
+            Self::Resolved(resolved) => &resolved.gaps,
+            Self::Failed(gap) => std::slice::from_ref(gap),
+        }
+    }
+
+    /// Returns what was read; `None` if the reference cannot be had.
+    pub(super) fn resolved_mut(&mut self) -> Option<&mut Resolved> {
+        match self {
+            Self::Resolved(resolved) => Some(resolved),
+            Self::Failed(_) => None,
+        }
+    }
 }
 
 /// Resolves `reference` for everybody in `wanted`.
@@ -56,12 +80,11 @@ pub(super) async fn resolve<M: Manifests>(
             (wanted.nodes().into_iter().collect(), wanted.sources().into_iter().collect());
         Outcome::Failed(Box::new(Gap { nodes, needed_by, ..gap }))
     };
-    let fetched = match upstream.manifest(reference).await {
-        Ok(fetched) => fetched,
+    let (digest, document) = match reader.root(reference).await {
+        Ok(root) => root,
         Err(error) => return failed(Gap::from_error(reference, &error)),
     };
-    reader.remember(&fetched.digest, &fetched.document);
-    let content = match &fetched.document {
+    let content = match &document {
         Document::Index(index) => match reader.expand(reference.name(), index).await {
             Ok(Ok(expansion)) => Content::Index(index, expansion),
             // Without all entries nobody can say what a client would take.
@@ -78,11 +101,11 @@ pub(super) async fn resolve<M: Manifests>(
         Ok(Err(gap)) => return Outcome::Failed(gap),
         Err(error) => return failed(Gap::from_error(reference, &error)),
     };
-    let mut work = Work::new(reader, reference, &fetched.digest, &fetched.document, &wanted);
+    let mut work = Work::new(reader, reference, &digest, &document, &wanted);
     match &content {
         Content::Index(index, expansion) => {
             work.index(expansion, &wanted).await;
-            work.list(&fetched.digest, index).await;
+            work.list(&digest, index).await;
         }
         Content::Image(image) => work.single(image, &wanted).await,
     }
@@ -139,6 +162,8 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
                 foreign: Vec::new(),
                 empty_layers: false,
                 unproved: false,
+                left: Vec::new(),
+                order: BTreeMap::new(),
             },
         };
         work.blob(&Descriptor::new(root.media_type, root.digest, root.size), true);
@@ -210,6 +235,14 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
         for (digest, (nodes, error)) in unread {
             self.unreadable(wanted, &digest, nodes, &error);
         }
+        let every = entries.iter().zip(&index.through);
+        for descriptor in every.flat_map(|(entry, through)| through.iter().chain([entry])) {
+            let place = self.resolved.order.len();
+            self.resolved.order.entry(descriptor.digest.clone()).or_insert(place);
+            if wanted.child_metadata == ChildMetadata::All {
+                self.resolved.left.push(descriptor.clone());
+            }
+        }
     }
 
     /// Notes what the index `digest` and the kept ones in it list.
@@ -223,13 +256,8 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
                 indexes.push((child.digest.clone(), nested));
             }
         }
-        self.resolved.indexes = indexes
-            .into_iter()
-            .map(|(digest, index)| LockedIndex {
-                digest,
-                entries: index.manifests.iter().map(as_listed).collect(),
-            })
-            .collect();
+        self.resolved.indexes =
+            indexes.into_iter().map(|(digest, index)| LockedIndex::new(digest, &index)).collect();
     }
 
     async fn entry_runs_on(&self, entry: &Descriptor, node: &NodeKind) -> Result<bool, UpstreamError> {
@@ -294,16 +322,7 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             child.nodes.dedup();
             return None;
         }
-        children.push(Child {
-            digest: descriptor.digest.clone(),
-            size: descriptor.size,
-            media_type: descriptor.media_type.clone(),
-            platform: descriptor.platform.clone(),
-            annotations: looked_at(&descriptor.annotations),
-            config_platform: None,
-            nodes: nodes.to_vec(),
-            blobs,
-        });
+        children.push(Child::new(descriptor, nodes, blobs));
         children.last_mut()
     }
 
@@ -342,7 +361,10 @@ impl<'a, 'r, M: Manifests> Work<'a, 'r, M> {
             self.resolved.image.evidence.push(Evidence { digest, tag, size, media_type, blobs });
         }
         self.resolved.image.evidence.sort();
-        self.resolved.unproved = self.resolved.image.evidence.is_empty() && trouble.is_none();
+        let attested = self.attestations.iter().any(|attestation| {
+            self.resolved.image.children.iter().any(|child| child.digest == attestation.digest)
+        });
+        self.resolved.unproved = self.resolved.image.evidence.is_empty() && trouble.is_none() && !attested;
         let image = &self.resolved.image;
         self.resolved.gaps.extend(trouble.map(|trouble| {
             let gap = match &trouble {
@@ -461,20 +483,6 @@ struct Misfit {
     /// All clients that may run it there.
     scope: Vec<&'static Band>,
     hint: Option<String>,
-}
-
-/// An entry of an index, as far as clients look at it.
-fn as_listed(entry: &Descriptor) -> Descriptor {
-    let mut listed = Descriptor::new(&entry.media_type, entry.digest.clone(), entry.size);
-    listed.platform.clone_from(&entry.platform);
-    listed.annotations = looked_at(&entry.annotations);
-    listed
-}
-
-/// The annotations that clients look at.
-fn looked_at(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let known = |(key, _): &(&String, &String)| select::ANNOTATIONS.contains(&key.as_str());
-    annotations.iter().filter(known).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// Whether a node of this kind runs an image of `platform`.

@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Gap, GapKind, NeededBy};
-use crate::oci::{Descriptor, Digest, NodeKind, Platform, Reference, RepositoryName, Tag, TagMeaning, Tags};
-use crate::select::{Band, BandId};
+use crate::oci::{
+    Descriptor, Digest, Index, NodeKind, Platform, Reference, RepositoryName, Tag, TagMeaning, Tags,
+};
+use crate::select::{ANNOTATIONS, Band, BandId};
 
 /// The version of the lock's form that this program writes. Locks of version 1 are read as well.
 pub const LOCK_VERSION: u32 = 2;
@@ -134,6 +136,21 @@ pub struct LockedIndex {
     pub entries: Vec<Descriptor>,
 }
 
+impl LockedIndex {
+    /// What `index`, whose digest is `digest`, lists.
+    pub(super) fn new(digest: Digest, index: &Index) -> Self {
+        let listed = |entry: &Descriptor| {
+            let mut listed = Descriptor::new(&entry.media_type, entry.digest.clone(), entry.size);
+            listed.platform.clone_from(&entry.platform);
+            let looked_at = |(key, _): &(&String, &String)| ANNOTATIONS.contains(&key.as_str());
+            let annotations = entry.annotations.iter().filter(looked_at);
+            listed.annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
+            listed
+        };
+        Self { digest, entries: index.manifests.iter().map(listed).collect() }
+    }
+}
+
 /// A release that the lock was resolved for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockedRelease {
@@ -170,7 +187,7 @@ pub struct LockedImage {
     /// The node kinds that need the image; none for what is carried for no node in particular.
     #[serde(default)]
     pub nodes: Vec<NodeKind>,
-    /// The manifests of the root that are kept, in the order of the index; empty where the root is no index.
+    /// The manifests of the root that are carried, in the order of the index; empty where the root is no index.
     #[serde(default)]
     pub children: Vec<Child>,
     /// The configuration and the layers, where the root is no index.
@@ -185,14 +202,33 @@ pub struct LockedImage {
 }
 
 impl LockedImage {
-    /// The configurations and layers of everything that is kept of the image.
+    /// The children that are carried with their layers.
+    pub fn kept(&self) -> impl Iterator<Item = &Child> {
+        self.children.iter().filter(|child| !child.metadata_only)
+    }
+
+    /// The manifests that are carried with everything that belongs to them: the root, the children that are kept, and the
+    /// evidence.
+    pub fn kept_manifests(&self) -> impl Iterator<Item = &Digest> {
+        let evidence = self.evidence.iter().map(|evidence| &evidence.digest);
+        std::iter::once(&self.root.digest).chain(self.kept().map(|child| &child.digest)).chain(evidence)
+    }
+
+    /// The manifests, configurations and layers without which the image is not whole.
+    pub fn essentials(&self) -> impl Iterator<Item = &Digest> {
+        let children = self.kept().flat_map(|child| &child.blobs);
+        let evidence = self.evidence.iter().flat_map(|evidence| &evidence.blobs);
+        self.kept_manifests().chain(&self.blobs).chain(children).chain(evidence)
+    }
+
+    /// The configurations and layers of everything that is carried of the image.
     pub fn contents(&self) -> impl Iterator<Item = &Digest> {
-        let children = self.children.iter().flat_map(|child| &child.blobs);
+        let children = self.children.iter().flat_map(Child::carried_blobs);
         let evidence = self.evidence.iter().flat_map(|evidence| &evidence.blobs);
         self.blobs.iter().chain(children).chain(evidence)
     }
 
-    /// The manifests that are kept: the root, the children in their order, and the evidence.
+    /// The manifests that are carried: the root, the children in their order, and the evidence.
     pub fn manifests(&self) -> impl Iterator<Item = &Digest> {
         let children = self.children.iter().map(|child| &child.digest);
         let evidence = self.evidence.iter().map(|evidence| &evidence.digest);
@@ -240,25 +276,46 @@ pub struct Child {
     /// What the manifest runs on, as the index states it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// Those of its annotations in the index that clients look at; see [`ANNOTATIONS`](crate::select::ANNOTATIONS).
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
     /// What the manifest runs on by its configuration, if the index does not state it or states several platforms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_platform: Option<Platform>,
     /// The node kinds that fetch it.
     pub nodes: Vec<NodeKind>,
-    /// Its configuration and its layers.
+    /// Whether the manifest and its configuration are carried without the layers, for clients that read a whole index. No
+    /// node kind fetches such a child. Of a nested index it means that no node kind fetches anything in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub metadata_only: bool,
+    /// Its configuration and its layers. If `metadata_only`, of these only the configuration is carried for its sake.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<Digest>,
 }
 
 impl Child {
-    /// Describes the child as the index does, as far as clients look at it.
+    /// A child as an index describes it, with its configuration and its layers.
+    pub(super) fn new(descriptor: &Descriptor, nodes: &[NodeKind], blobs: Vec<Digest>) -> Self {
+        Self {
+            digest: descriptor.digest.clone(),
+            size: descriptor.size,
+            media_type: descriptor.media_type.clone(),
+            platform: descriptor.platform.clone(),
+            config_platform: None,
+            nodes: nodes.to_vec(),
+            metadata_only: false,
+            blobs,
+        }
+    }
+
+    /// The blobs that are carried for the sake of this child: its configuration, and its layers unless it is
+    /// `metadata_only`.
+    pub fn carried_blobs(&self) -> &[Digest] {
+        let count = if self.metadata_only { self.blobs.len().min(1) } else { self.blobs.len() };
+        &self.blobs[..count]
+    }
+
+    /// Describes the child as the index does, except for annotations.
     pub fn descriptor(&self) -> Descriptor {
         let mut descriptor = Descriptor::new(&self.media_type, self.digest.clone(), self.size);
         descriptor.platform.clone_from(&self.platform);
-        descriptor.annotations.clone_from(&self.annotations);
         descriptor
     }
 }
@@ -581,6 +638,14 @@ impl Lock {
             }
             if let Some(digest) = image.manifests().find(|digest| !marked.contains(digest)) {
                 return inconsistent(format!("{digest} of {} is not marked as a manifest", image.reference));
+            }
+            if let Some(child) =
+                image.children.iter().find(|child| child.metadata_only && !child.nodes.is_empty())
+            {
+                return inconsistent(format!(
+                    "{} of {} is carried without its layers and for node kinds",
+                    child.digest, image.reference
+                ));
             }
             let known = |digest: &&Digest| carried.contains_key(digest) || required.contains_key(digest);
             if let Some(digest) = image.contents().find(|digest| !known(digest)) {

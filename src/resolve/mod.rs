@@ -12,14 +12,15 @@ mod gap;
 mod image;
 mod incomplete;
 mod lock;
+mod metadata;
 mod needed_by;
 mod resolver;
 mod tree;
 
 pub use allow::{AllowMissing, ParseAllowMissingError, Unneeded};
 pub use definition::{
-    API_VERSION, Definition, DefinitionError, DefinitionWarning, MAX_DEFINITION_BYTES, WantedFile,
-    WantedImage, WantedRelease,
+    API_VERSION, ChildMetadata, Definition, DefinitionError, DefinitionWarning, MAX_DEFINITION_BYTES,
+    WantedFile, WantedImage, WantedRelease,
 };
 pub use gap::{Gap, GapKind};
 pub use incomplete::{GapList, Incomplete};
@@ -27,6 +28,7 @@ pub use lock::{
     Allowed, BUNDLE_HOST, BundleName, Child, Evidence, LOCK_VERSION, Lock, LockError, LockedBlob, LockedFile,
     LockedImage, LockedIndex, LockedRelease, MAX_LOCK_BYTES, Programs, ProofRow, RequiredBlob, Root, tags_of,
 };
+pub use metadata::MetadataLeftOut;
 pub use needed_by::{CHARTS_LIST, FILES_LIST, IMAGES_LIST, NeededBy};
 pub use resolver::{Resolution, ResolveError, ResolveOptions, resolve};
 

@@ -7,7 +7,8 @@ use jiff::civil::Date;
 
 use super::demand::{Demands, Wanted};
 use super::files;
-use super::image::{self, Outcome};
+use super::image::{self, Outcome, Resolved};
+use super::metadata::{self, MetadataLeftOut};
 use super::tree::Reader;
 use super::{
     AllowMissing, Allowed, Definition, FILES_LIST, Gap, GapKind, IMAGES_LIST, Incomplete, LOCK_VERSION, Lock,
@@ -43,6 +44,12 @@ pub struct ResolveOptions<'a> {
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
 }
 
+impl ResolveOptions<'_> {
+    fn allows(&self, gap: &Gap) -> bool {
+        gap.name().is_some_and(|name| self.allow_missing.iter().any(|allowed| allowed.matches(&name)))
+    }
+}
+
 /// A complete lock, and what its makers should know.
 #[derive(Debug)]
 pub struct Resolution {
@@ -60,6 +67,8 @@ pub struct Resolution {
     pub foreign: Vec<Reference>,
     /// Images without any signature, attestation or SBOM upstream, where the definition asks for them.
     pub unproved: Vec<Reference>,
+    /// Metadata of children that nobody needs, which was left out because of the registries' limits.
+    pub metadata_left_out: Vec<MetadataLeftOut>,
 }
 
 /// Resolves `definition` against `upstream`. Everything that is missing is found before this fails.
@@ -71,8 +80,16 @@ pub async fn resolve<M: Manifests>(
 ) -> Result<Resolution, ResolveError> {
     let mut demands = Demands::collect(definition, catalog, options.day)?;
     demands.problems.extend(files::unlisted(definition, catalog)?);
-    let outcomes = resolve_images(&demands.images, upstream, definition.evidence, &options).await;
+    let reader = Reader::new(upstream);
+    let mut outcomes =
+        resolve_images(&reader, &demands.images, upstream, definition.evidence, &options).await;
     let files = measure_files(&definition.files, upstream, options.concurrency).await;
+    let mut metadata_left_out = Vec::new();
+    // A lock that will not be written is worth no further request.
+    if outcomes.iter().flat_map(Outcome::gaps).all(|gap| options.allows(gap)) {
+        let mut images: Vec<&mut Resolved> = outcomes.iter_mut().filter_map(Outcome::resolved_mut).collect();
+        metadata_left_out = metadata::add(&reader, upstream, &mut images, options.concurrency).await;
+    }
     let mut found = Found { gaps: std::mem::take(&mut demands.empty), ..Found::default() };
     for outcome in outcomes {
         found.add(outcome);
@@ -84,10 +101,7 @@ pub async fn resolve<M: Manifests>(
     let names = demands.images.keys().map(ToString::to_string);
     let names = names.chain(definition.files.iter().map(|file| file.url.to_string())).collect();
     let unneeded = allow::unneeded(&options.allow_missing, &names, &found.gaps);
-    let allows = |gap: &Gap| {
-        gap.name().is_some_and(|name| options.allow_missing.iter().any(|allowed| allowed.matches(&name)))
-    };
-    let (allowed, gaps): (Vec<Gap>, Vec<Gap>) = found.gaps.into_iter().partition(allows);
+    let (allowed, gaps): (Vec<Gap>, Vec<Gap>) = found.gaps.into_iter().partition(|gap| options.allows(gap));
     let problems = ReleaseProblem::join(std::mem::take(&mut demands.problems));
     let blocks = |known: &&ReleaseProblem| {
         known.problem.severity == Severity::Blocker && !options.allow_problems.contains(&known.problem.id)
@@ -138,20 +152,21 @@ pub async fn resolve<M: Manifests>(
         empty_layers: found.empty_layers,
         foreign: found.foreign,
         unproved: found.unproved,
+        metadata_left_out,
     })
 }
 
 async fn resolve_images<M: Manifests>(
+    reader: &Reader<'_, M>,
     images: &BTreeMap<Reference, Wanted>,
     upstream: &M,
     evidence: bool,
     options: &ResolveOptions<'_>,
 ) -> Vec<Outcome> {
-    let reader = Reader::new(upstream);
     let done = std::sync::atomic::AtomicUsize::new(0);
     (options.progress)(0, images.len());
     let one = async |(at, (reference, wanted))| {
-        let outcome = image::resolve(&reader, upstream, reference, wanted, evidence).await;
+        let outcome = image::resolve(reader, upstream, reference, wanted, evidence).await;
         let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
         (options.progress)(done, images.len());
         (at, outcome)

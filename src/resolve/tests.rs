@@ -25,6 +25,10 @@ pub(crate) struct Table {
     /// What asking for referrers comes to instead.
     refusal: Option<fn() -> Problem>,
     asked: Mutex<Vec<Digest>>,
+    /// How many requests the registry still lets through.
+    remaining: Option<u64>,
+    /// After how many requests the registry refuses what can be done without.
+    refuses_after: Option<usize>,
 }
 
 impl Table {
@@ -81,14 +85,35 @@ impl Manifests for Table {
 
     async fn manifest_by_digest(
         &self,
-        _: &RepositoryName,
+        name: &RepositoryName,
         digest: &Digest,
     ) -> Result<Fetched, UpstreamError> {
+        if !self.documents.contains_key(digest) {
+            let missing = Problem::Missing(Missing::Manifest);
+            return Err(UpstreamError::read(format!("{name}@{digest}"), name.host().unwrap(), missing));
+        }
         Ok(self.fetch(digest))
     }
 
     async fn small_blob(&self, _: &RepositoryName, blob: &Descriptor) -> Result<Bytes, UpstreamError> {
         Ok(self.documents[&blob.digest].1.clone())
+    }
+
+    async fn spare_manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Fetched, UpstreamError> {
+        let asked = self.asked.lock().unwrap().len();
+        if self.refuses_after.is_some_and(|after| asked >= after) {
+            return Err(UpstreamError::read("manifest", "r.io", Problem::RateLimited { wait: None }));
+        }
+        self.manifest_by_digest(name, digest).await
+    }
+
+    fn remaining_requests(&self, _: &RepositoryName) -> Option<u64> {
+        self.remaining
+    }
+
+    async fn blob_size(&self, _: &RepositoryName, digest: &Digest) -> Result<u64, UpstreamError> {
+        let missing = || UpstreamError::read("blob", "r.io", Problem::Missing(Missing::Blob));
+        Ok(self.documents.get(digest).ok_or_else(missing)?.1.len() as u64)
     }
 
     async fn referrers(&self, _: &RepositoryName, of: &Digest) -> Result<Vec<Descriptor>, UpstreamError> {
@@ -135,7 +160,7 @@ fn gaps(result: Result<Resolution, ResolveError>) -> Vec<Gap> {
 
 fn kept(lock: &Lock) -> Vec<String> {
     let platform = |child: &Child| child.platform.as_ref().map_or("-".to_owned(), ToString::to_string);
-    lock.images[0].children.iter().map(platform).collect()
+    lock.images[0].kept().map(platform).collect()
 }
 
 const LIST: &str = "runtimes: [containerd@2.3]\nimages: [r.io/a:1]";
@@ -152,8 +177,8 @@ fn keeps_what_any_client_in_scope_fetches_and_nothing_else() {
     // containerd 2 downloads every match, on Windows Server 2025 that is 2022 as well.
     assert_eq!(kept(&lock), ["linux/amd64", "windows(10.0.20348.1)/amd64", "windows(10.0.26100.1)/amd64"]);
     assert_eq!(lock.images[0].root.digest.to_string(), root["digest"].as_str().unwrap());
-    // Root, three manifests, three configurations, three layers.
-    assert_eq!(lock.blobs.len(), 10);
+    // Root, three manifests, three configurations, three layers; two manifests and configurations without layers.
+    assert_eq!(lock.blobs.len(), 14);
     assert!(Lock::from_json(&lock.to_json()).is_ok());
 }
 
@@ -257,7 +282,7 @@ fn nested_indexes_are_walked_and_kept() {
     let root = table.index(&[arm, inner.clone()]);
     table.tag("r.io/a:1", &root);
     let lock = resolve_with(&table, "linux/amd64", LIST, &[]).unwrap().lock;
-    let digests: Vec<String> = lock.images[0].children.iter().map(|child| child.digest.to_string()).collect();
+    let digests: Vec<String> = lock.images[0].kept().map(|child| child.digest.to_string()).collect();
     assert_eq!(digests.len(), 2);
     assert!(digests.contains(&inner["digest"].as_str().unwrap().to_owned()));
 }
@@ -489,6 +514,203 @@ fn windows_nodes_need_programs_that_somebody_has_to_bring() {
     assert!(unlisted("windows/ltsc2022", kubeadm, &[archive]).is_empty());
 }
 
+/// The digest of an entry.
+fn digest(entry: &Value) -> Digest {
+    entry["digest"].as_str().unwrap().parse().unwrap()
+}
+
+/// The children by their platforms: with nodes, `whole`, or `metadata`.
+fn carried(lock: &Lock) -> Vec<(String, &'static str)> {
+    let one = |child: &Child| {
+        let what = match (child.metadata_only, child.nodes.is_empty()) {
+            (true, _) => "metadata",
+            (false, true) => "whole",
+            (false, false) => "nodes",
+        };
+        (child.platform.as_ref().map_or("-".to_owned(), ToString::to_string), what)
+    };
+    lock.images[0].children.iter().map(one).collect()
+}
+
+#[test]
+fn other_children_are_carried_without_layers() {
+    let mut table = Table::default();
+    let entries = ["linux/s390x", "linux/amd64", "linux/arm64"].map(|text| table.image(text, text));
+    let root = table.index(&entries);
+    table.tag("r.io/a:1", &root);
+    let resolution = resolve_with(&table, "linux/amd64", LIST, &[]).unwrap();
+    let lock = resolution.lock;
+    let expected = [("linux/s390x", "metadata"), ("linux/amd64", "nodes"), ("linux/arm64", "metadata")];
+    assert_eq!(carried(&lock), expected.map(|(platform, what)| (platform.to_owned(), what)));
+    let other = &lock.images[0].children[0];
+    assert_eq!((other.digest.clone(), other.carried_blobs().len()), (digest(&entries[0]), 1));
+    let layer = |text: &str| lock.blobs.iter().any(|blob| blob.digest == Digest::sha256(text.as_bytes()));
+    assert!(layer("linux/amd64") && !layer("linux/s390x"));
+    assert!(lock.images[0].essentials().all(|found| *found != other.digest && *found != other.blobs[0]));
+    assert_eq!(Lock::from_json(&lock.to_json()).unwrap(), lock);
+    assert!(resolution.metadata_left_out.is_empty());
+    // The same definition gives the same bytes, and a child without layers cannot be for a node.
+    let again = resolve_with(&table, "linux/amd64", LIST, &[]).unwrap().lock;
+    assert_eq!(again.to_json(), lock.to_json());
+    let mut wrong = lock.clone();
+    wrong.images[0].children[0].nodes = lock.nodes.clone();
+    assert!(matches!(Lock::from_json(&wrong.to_json()), Err(LockError::Inconsistent(_))));
+}
+
+#[test]
+fn child_metadata_can_be_turned_off() {
+    let mut table = Table::default();
+    let entries = ["linux/s390x", "linux/amd64"].map(|text| table.image(text, text));
+    let root = table.index(&entries);
+    table.tag("r.io/a:1", &root);
+    for (more, children) in [
+        ("images: [r.io/a:1]", 2),
+        ("images: [r.io/a:1]\nchildMetadata: all", 2),
+        ("images: [r.io/a:1]\nchildMetadata: needed", 1),
+        ("images: [{ref: r.io/a:1, childMetadata: needed}]", 1),
+        ("images: [{ref: r.io/a:1, childMetadata: all}]\nchildMetadata: needed", 2),
+        ("images: [r.io/a:1, {ref: r.io/a:1, childMetadata: needed}]", 1),
+    ] {
+        table.asked.lock().unwrap().clear();
+        let more = format!("runtimes: [containerd@2.3]\n{more}");
+        let lock = resolve_with(&table, "linux/amd64", &more, &[]).unwrap().lock;
+        assert_eq!(lock.images[0].children.len(), children, "{more}");
+        assert_eq!(table.asked.lock().unwrap().len(), 1 + children, "{more}");
+    }
+}
+
+#[test]
+fn metadata_that_is_not_upstream_is_no_gap() {
+    let mut table = Table::default();
+    let platforms = ["linux/s390x", "linux/amd64", "linux/arm64", "linux/ppc64le", "linux/riscv64"];
+    let mut entries = platforms.map(|text| table.image(text, text));
+    entries[4]["size"] = json!(1);
+    let root = table.index(&entries);
+    table.tag("r.io/a:1", &root);
+    // The first has no manifest upstream, the third no configuration.
+    table.documents.remove(&digest(&entries[0]));
+    let Document::Image(image) = table.fetch(&digest(&entries[2])).document else { panic!() };
+    table.documents.remove(&image.config.digest);
+    let resolution = resolve_with(&table, "linux/amd64", LIST, &[]).unwrap();
+    let expected = [("linux/amd64", "nodes"), ("linux/ppc64le", "metadata")];
+    assert_eq!(carried(&resolution.lock), expected.map(|(platform, what)| (platform.to_owned(), what)));
+    assert!(resolution.metadata_left_out.is_empty());
+    // What a node needs has to be there.
+    table.documents.remove(&digest(&entries[1]));
+    assert_eq!(gaps(resolve_with(&table, "linux/amd64", LIST, &[])).len(), 1);
+}
+
+#[test]
+fn metadata_is_the_first_to_go_at_a_limit() {
+    let mut table = Table::default();
+    let platforms = ["linux/s390x", "linux/amd64", "linux/arm64", "linux/ppc64le"];
+    let entries = platforms.map(|text| table.image(text, text));
+    let root = table.index(&entries);
+    table.tag("r.io/a:1", &root);
+    // Three manifests now, and with two that are needed once more while the bundle is built.
+    for (remaining, children) in [(0, 1), (7, 1), (8, 4), (1000, 4)] {
+        table.remaining = Some(remaining);
+        table.asked.lock().unwrap().clear();
+        let resolution = resolve_with(&table, "linux/amd64", LIST, &[]).unwrap();
+        assert_eq!(resolution.lock.images[0].children.len(), children, "{remaining}");
+        assert_eq!(table.asked.lock().unwrap().len(), 1 + children, "{remaining}");
+        let left_out = MetadataLeftOut { host: "r.io".into(), manifests: 3, remaining: table.remaining };
+        assert_eq!(resolution.metadata_left_out, Vec::from_iter((children == 1).then_some(left_out)));
+    }
+    table.remaining = None;
+    table.asked.lock().unwrap().clear();
+    table.refuses_after = Some(3);
+    let resolution = resolve_with(&table, "linux/amd64", LIST, &[]).unwrap();
+    assert_eq!(resolution.lock.images[0].children.len(), 2);
+    assert_eq!(resolution.metadata_left_out[0].manifests, 2);
+}
+
+#[test]
+fn no_manifest_is_asked_for_twice() {
+    let mut table = Table::default();
+    let entries = ["linux/s390x", "linux/amd64"].map(|text| table.image(text, text));
+    let inner = table.index(&entries);
+    let arm = table.image("linux/arm64", "arm");
+    let root = table.index(&[inner, arm]);
+    table.tag("r.io/a:1", &root);
+    let text = root["digest"].as_str().unwrap();
+    for pinned in ["r.io/a:1", "r.io/a"] {
+        table.tag(&format!("{pinned}@{text}"), &root);
+    }
+    let more = format!("runtimes: [containerd@2.3]\nimages: ['r.io/a@{text}', 'r.io/a:1@{text}']");
+    resolve_with(&table, "linux/amd64", &more, &[]).unwrap();
+    let mut asked = table.asked.lock().unwrap().clone();
+    let all = asked.len();
+    asked.sort();
+    asked.dedup();
+    assert_eq!((all, asked.len()), (5, 5));
+}
+
+/// An index of an image with its attestation, as `BuildKit` writes it.
+fn attested(table: &mut Table) -> [Value; 2] {
+    let image = table.image("linux/amd64", "layer");
+    let mut attestation = table.image("unknown/unknown", "provenance");
+    attestation["annotations"] = json!({
+        "vnd.docker.reference.type": "attestation-manifest",
+        "vnd.docker.reference.digest": image["digest"],
+        "org.opencontainers.image.created": "2026-01-01T00:00:00Z",
+    });
+    let root = table.index(&[image.clone(), attestation.clone()]);
+    table.tag("r.io/a:1", &root);
+    [image, attestation]
+}
+
+#[test]
+fn docker_gets_the_attestation_of_what_it_takes() {
+    let mut table = Table::default();
+    let [_, attestation] = attested(&mut table);
+    let lock = |table: &Table, runtime: &str| {
+        let more = format!("runtimes: [{runtime}]\nimages: [r.io/a:1]");
+        resolve_with(table, "linux/amd64", &more, &[]).map(|resolution| resolution.lock)
+    };
+    let docker = lock(&table, "docker-containerd@29.3").unwrap();
+    assert_eq!(carried(&docker).iter().map(|(_, what)| *what).collect::<Vec<_>>(), ["nodes", "nodes"]);
+    assert!(docker.blobs.iter().any(|blob| blob.digest == Digest::sha256(b"provenance")));
+    assert_eq!(docker.indexes[0].entries[1].annotations.len(), 2);
+    for runtime in ["containerd@2.3", "docker-containerd@29.0", "docker-containerd@28", "cri-o@1.34"] {
+        let other = lock(&table, runtime).unwrap();
+        assert_eq!(carried(&other)[1].1, "metadata", "{runtime}");
+    }
+    table.documents.remove(&digest(&attestation));
+    assert!(lock(&table, "containerd@2.3").is_ok());
+    let more = "runtimes: [docker-containerd@29.3]\nimages: [r.io/a:1]";
+    let gaps = gaps(resolve_with(&table, "linux/amd64", more, &[]));
+    assert_eq!((gaps.len(), gaps[0].kind), (1, GapKind::Missing));
+}
+
+#[test]
+fn an_attestation_that_docker_takes_is_evidence() {
+    let mut table = Table::default();
+    attested(&mut table);
+    for runtime in ["docker-containerd@29.3", "containerd@2.3"] {
+        let more = format!("runtimes: [{runtime}]\nimages: [r.io/a:1]\nevidence: true");
+        let resolution = resolve_with(&table, "linux/amd64", &more, &[]).unwrap();
+        assert!(resolution.unproved.is_empty(), "{runtime}");
+        let layers = resolution.lock.blobs.iter();
+        assert_eq!(
+            layers.filter(|blob| blob.digest == Digest::sha256(b"provenance")).count(),
+            1,
+            "{runtime}"
+        );
+    }
+}
+
+#[test]
+fn an_index_beyond_the_limit_is_a_gap() {
+    let mut table = Table::default();
+    let entry = table.image("linux/amd64", "layer");
+    let root = table.index(&vec![entry; crate::select::MAX_ENTRIES + 1]);
+    table.tag("r.io/a:1", &root);
+    let gaps = gaps(resolve_with(&table, "linux/amd64", LIST, &[]));
+    assert_eq!((gaps.len(), gaps[0].kind), (1, GapKind::Unreadable));
+    assert!(gaps[0].reason.contains("more than 10000 entries"), "{}", gaps[0].reason);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -519,7 +741,7 @@ proptest! {
         let all_run = choices.iter().all(|choice| choice.picks.is_some() && choice.runs);
         prop_assert_eq!(resolved.is_ok(), all_run);
         if let Ok(resolution) = resolved {
-            let children = &resolution.lock.images[0].children;
+            let children: Vec<&Child> = resolution.lock.images[0].kept().collect();
             for at in choices.iter().flat_map(|choice| choice.fetches.iter().chain(&choice.picks)) {
                 let digest = entries[*at]["digest"].as_str().unwrap();
                 prop_assert!(children.iter().any(|child| child.digest.to_string() == digest));

@@ -5,15 +5,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
-use crate::oci::{Digest, Document, Image, ImageConfig, Index, Platform, RepositoryName, media_type};
+use crate::oci::{
+    Digest, Document, Image, ImageConfig, Index, Platform, Reference, RepositoryName, media_type,
+};
 use crate::select::{ExpandError, Expansion, Walk};
-use crate::upstream::{Manifests, Problem, UpstreamError};
+use crate::upstream::{Fetched, Manifests, Problem, UpstreamError};
 
 /// Reads manifests, each digest once however many references share it.
 pub(super) struct Reader<'a, M> {
     upstream: &'a M,
-    seen: Mutex<HashMap<Digest, Arc<OnceCell<Document>>>>,
+    seen: Mutex<HashMap<Digest, Arc<OnceCell<Read>>>>,
     platforms: Mutex<HashMap<Digest, Option<Platform>>>,
+}
+
+/// A document that was read.
+#[derive(Clone)]
+pub(super) struct Read {
+    pub(super) document: Document,
+    /// The repository that it was read from.
+    pub(super) from: RepositoryName,
 }
 
 impl<'a, M: Manifests> Reader<'a, M> {
@@ -27,18 +37,52 @@ impl<'a, M: Manifests> Reader<'a, M> {
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<Document, UpstreamError> {
-        let cell = {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(seen.entry(digest.clone()).or_default())
+        let cell = self.cell(digest);
+        let fetch = async || {
+            let document = self.upstream.manifest_by_digest(name, digest).await?.document;
+            Ok(Read { document, from: name.clone() })
         };
-        let fetch = async || Ok(self.upstream.manifest_by_digest(name, digest).await?.document);
-        cell.get_or_try_init(fetch).await.cloned()
+        let read: Result<&Read, UpstreamError> = cell.get_or_try_init(fetch).await;
+        Ok(read?.document.clone())
     }
 
-    /// Remembers a document that was read by its tag.
-    pub(super) fn remember(&self, digest: &Digest, document: &Document) {
+    /// Returns whether the document `digest` was read.
+    pub(super) fn has(&self, digest: &Digest) -> bool {
+        self.known(digest).is_some()
+    }
+
+    /// Returns the document `digest` if it was read.
+    pub(super) fn known(&self, digest: &Digest) -> Option<Read> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(digest).and_then(|cell| cell.get().cloned())
+    }
+
+    /// What `reference` means. What it pins is read once, as by [`document`](Self::document).
+    pub(super) async fn root(&self, reference: &Reference) -> Result<(Digest, Document), UpstreamError> {
+        let Some(digest) = reference.digest() else {
+            let Fetched { digest, document } = self.upstream.manifest(reference).await?;
+            self.remember(reference.name(), &digest, &document);
+            return Ok((digest, document));
+        };
+        let cell = self.cell(digest);
+        let fetch = async || {
+            let document = self.upstream.manifest(reference).await?.document;
+            Ok(Read { document, from: reference.name().clone() })
+        };
+        let read: Result<&Read, UpstreamError> = cell.get_or_try_init(fetch).await;
+        Ok((digest.clone(), read?.document.clone()))
+    }
+
+    fn cell(&self, digest: &Digest) -> Arc<OnceCell<Read>> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(digest.clone(), Arc::new(OnceCell::new_with(Some(document.clone()))));
+        Arc::clone(seen.entry(digest.clone()).or_default())
+    }
+
+    /// Remembers a document that was read from the repository `name` otherwise.
+    pub(super) fn remember(&self, name: &RepositoryName, digest: &Digest, document: &Document) {
+        let read = Read { document: document.clone(), from: name.clone() };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(digest.clone(), Arc::new(OnceCell::new_with(Some(read))));
     }
 
     /// Expands `index`. A nested index that the upstream does not have counts as an entry.

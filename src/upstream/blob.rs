@@ -88,7 +88,7 @@ impl Upstream {
     pub async fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> Result<u64, UpstreamError> {
         let subject = self.subject(name, format!("blob {digest} of {name}"), Missing::Blob)?;
         let url = subject.endpoint.url(&format!("blobs/{digest}"));
-        let ask = Ask { url, accept: "*/*", part: Part::Nothing };
+        let ask = Ask { url, accept: "*/*", part: Part::Nothing, spare: false };
         let mut backoff = Backoff::new(self.shared.retry);
         loop {
             let failure = match self.shared.open(&subject, &ask).await {
@@ -240,7 +240,12 @@ impl Reader {
     }
 
     async fn connect(&mut self) -> Result<(), Failure> {
-        let ask = |url: &Url| Ask { url: url.clone(), accept: "*/*", part: Part::From(self.position) };
+        let ask = |url: &Url| Ask {
+            url: url.clone(),
+            accept: "*/*",
+            part: Part::From(self.position),
+            spare: false,
+        };
         let opened = match &self.place {
             Place::Registry(url) => self.shared.open(&self.subject, &ask(url)).await?,
             Place::Elsewhere(url) => self.shared.open_elsewhere(&ask(url)).await?,

@@ -64,7 +64,7 @@ impl Shared {
     /// storage behind redirects may allow just what its signature is for. A server that states no size at all, as for
     /// archives that it makes on request, has to send the file, which is read once and counted.
     async fn file_size(&self, url: &Url) -> Result<u64, Failure> {
-        let ask = |part| Ask { url: url.clone(), accept: "*/*", part };
+        let ask = |part| Ask { url: url.clone(), accept: "*/*", part, spare: false };
         match self.open_file(&ask(Part::Nothing)).await {
             // The length of a coded body is not the file's.
             Ok(opened) if body::coding(opened.response.headers()).is_none() => {

@@ -27,6 +27,7 @@ impl Hosts {
         let host = Arc::new(Host {
             permits: Arc::new(Semaphore::new(self.per_host)),
             quiet_until: Mutex::new(Instant::now()),
+            remaining: Mutex::new(None),
         });
         hosts.insert(origin.to_owned(), Arc::clone(&host));
         host
@@ -38,6 +39,7 @@ impl Hosts {
 pub(super) struct Host {
     permits: Arc<Semaphore>,
     quiet_until: Mutex<Instant>,
+    remaining: Mutex<Option<u64>>,
 }
 
 impl Host {
@@ -52,6 +54,17 @@ impl Host {
             }
             tokio::time::sleep_until(until.into()).await;
         }
+    }
+
+    /// Returns how many requests the server still lets through, as far as it has said: 0 after it has refused one,
+    /// `None` if it has said nothing.
+    pub(super) fn remaining(&self) -> Option<u64> {
+        *self.remaining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers how many requests the server still lets through.
+    pub(super) fn note_remaining(&self, requests: u64) {
+        *self.remaining.lock().unwrap_or_else(PoisonError::into_inner) = Some(requests);
     }
 
     /// Keeps all requests from the server for `wait`, as it asked for.

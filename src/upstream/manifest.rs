@@ -16,12 +16,12 @@ impl Upstream {
     pub async fn manifest(&self, reference: &Reference) -> Result<Fetched, UpstreamError> {
         let name = reference.name();
         if let Some(digest) = reference.digest() {
-            return self.by_digest(name, digest, reference.to_string()).await;
+            return self.by_digest(name, digest, reference.to_string(), false).await;
         }
         // `Reference` gives every reference without a digest a tag.
         let tag = reference.tag().map_or("latest", |tag| tag.as_str());
         let subject = self.subject(name, reference.to_string(), Missing::Tag)?;
-        let page = self.manifest_page(&subject, tag).await?;
+        let page = self.manifest_page(&subject, tag, false).await?;
         let digest = match stated_digest(&page.headers) {
             Some(stated) => verified(&subject, stated, &page.body)?,
             None => Digest::sha256(&page.body),
@@ -35,7 +35,24 @@ impl Upstream {
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<Fetched, UpstreamError> {
-        self.by_digest(name, digest, format!("{name}@{digest}")).await
+        self.by_digest(name, digest, format!("{name}@{digest}"), false).await
+    }
+
+    /// As [`manifest_by_digest`](Self::manifest_by_digest), for what can be done without: fails at once when the registry
+    /// limits the rate of requests.
+    pub async fn spare_manifest(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Fetched, UpstreamError> {
+        self.by_digest(name, digest, format!("{name}@{digest}"), true).await
+    }
+
+    /// Returns how many requests the registry of `name` still lets through, as far as it has said so far: 0 after it has
+    /// refused one, `None` if it has said nothing.
+    pub fn remaining_requests(&self, name: &RepositoryName) -> Option<u64> {
+        let endpoint = self.shared.endpoints.locate(name).ok()?;
+        self.shared.hosts.get(&endpoint.origin()).remaining()
     }
 
     async fn by_digest(
@@ -43,16 +60,23 @@ impl Upstream {
         name: &RepositoryName,
         digest: &Digest,
         what: String,
+        spare: bool,
     ) -> Result<Fetched, UpstreamError> {
         let subject = self.subject(name, what, Missing::Manifest)?;
-        let page = self.manifest_page(&subject, &digest.to_string()).await?;
+        let page = self.manifest_page(&subject, &digest.to_string(), spare).await?;
         let digest = verified(&subject, digest.clone(), &page.body)?;
         Ok(Fetched { digest, document: document(&subject, page)? })
     }
 
-    async fn manifest_page(&self, subject: &Subject, tag_or_digest: &str) -> Result<Page, UpstreamError> {
+    async fn manifest_page(
+        &self,
+        subject: &Subject,
+        tag_or_digest: &str,
+        spare: bool,
+    ) -> Result<Page, UpstreamError> {
         let url = subject.endpoint.url(&format!("manifests/{tag_or_digest}"));
-        self.page(subject, &Ask::new(url, media_type::ACCEPT_MANIFESTS), MAX_MANIFEST_BYTES).await
+        let ask = Ask { spare, ..Ask::new(url, media_type::ACCEPT_MANIFESTS) };
+        self.page(subject, &ask, MAX_MANIFEST_BYTES).await
     }
 }
 

@@ -150,6 +150,28 @@ pub trait Manifests: Sync {
         blob: &Descriptor,
     ) -> impl Future<Output = Result<Bytes, UpstreamError>> + Send;
 
+    /// As `manifest_by_digest`, for what can be done without: fails at once when the registry limits the rate of requests.
+    fn spare_manifest(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<Fetched, UpstreamError>> + Send {
+        self.manifest_by_digest(name, digest)
+    }
+
+    /// How many requests the registry of `name` still lets through, as far as it has said so far: 0 after it has refused
+    /// one, `None` if it has said nothing.
+    fn remaining_requests(&self, _name: &RepositoryName) -> Option<u64> {
+        None
+    }
+
+    /// The size of a blob in bytes.
+    fn blob_size(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<u64, UpstreamError>> + Send;
+
     /// What refers to the manifest `subject` of the repository `name`.
     fn referrers(
         &self,
@@ -176,6 +198,18 @@ impl Manifests for Upstream {
 
     async fn small_blob(&self, name: &RepositoryName, blob: &Descriptor) -> Result<Bytes, UpstreamError> {
         self.small_blob(name, blob).await
+    }
+
+    async fn spare_manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Fetched, UpstreamError> {
+        self.spare_manifest(name, digest).await
+    }
+
+    fn remaining_requests(&self, name: &RepositoryName) -> Option<u64> {
+        self.remaining_requests(name)
+    }
+
+    async fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> Result<u64, UpstreamError> {
+        self.blob_size(name, digest).await
     }
 
     async fn referrers(

@@ -59,7 +59,7 @@ impl Pusher {
     pub async fn has_blob(&self, name: &RepositoryName, blob: &Descriptor) -> Result<bool, UpstreamError> {
         let subject = self.blob_subject(name, &blob.digest)?;
         let url = subject.endpoint.url(&format!("blobs/{}", blob.digest));
-        let ask = Ask { url, accept: "*/*", part: Part::Nothing };
+        let ask = Ask { url, accept: "*/*", part: Part::Nothing, spare: false };
         let found = self
             .again(&subject, async || match self.upstream.shared.open(&subject, &ask).await {
                 Ok(opened) => Ok(super::body::stated_length(&opened.response)),

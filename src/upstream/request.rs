@@ -51,6 +51,8 @@ pub(super) struct Ask {
     pub(super) accept: &'static str,
     /// How much of the answer is wanted.
     pub(super) part: Part,
+    /// Whether the request is dropped when the server limits the rate of requests, instead of being sent again later.
+    pub(super) spare: bool,
 }
 
 /// How much of an answer is wanted.
@@ -66,7 +68,7 @@ pub(super) enum Part {
 
 impl Ask {
     pub(super) fn new(url: Url, accept: &'static str) -> Self {
-        Self { url, accept, part: Part::From(0) }
+        Self { url, accept, part: Part::From(0), spare: false }
     }
 
     fn is_answered_by(&self, status: StatusCode) -> bool {
@@ -124,6 +126,9 @@ impl Upstream {
         loop {
             match self.page_once(subject, ask, limit).await {
                 Ok(page) => return Ok(page),
+                Err(failure) if ask.spare && matches!(failure.problem, Problem::RateLimited { .. }) => {
+                    return Err(subject.error(failure.problem));
+                }
                 Err(failure) => self.shared.wait(&mut backoff, failure, subject).await?,
             }
         }
@@ -173,11 +178,18 @@ impl Shared {
             let proof = self.auth.answer(endpoint, challenges, sent.as_ref()).await?;
             response = self.send(ask, Some(&proof)).await?;
         }
-        if ask.is_answered_by(response.status()) {
-            Ok(Opened { response, _permit: permit })
-        } else {
-            Err(self.refused(subject, response).await)
+        let host = self.hosts.get(&endpoint.origin());
+        if let Some(requests) = remaining(response.headers()).filter(|_| endpoint.is_at(response.url())) {
+            host.note_remaining(requests);
         }
+        if ask.is_answered_by(response.status()) {
+            return Ok(Opened { response, _permit: permit });
+        }
+        let failure = self.refused(subject, response).await;
+        if matches!(failure.problem, Problem::RateLimited { .. }) {
+            host.note_remaining(0);
+        }
+        Err(failure)
     }
 
     /// Sends a request without credentials to a server that is not the registry.
@@ -240,8 +252,40 @@ impl Shared {
     }
 }
 
+/// How many requests a server still lets through: `ratelimit-remaining: 76;w=21600`, as Docker Hub has it for pulls, with
+/// or without the window in seconds.
+///
+/// Source: Docker's documentation, "Docker Hub pull usage and limits"; draft-ietf-httpapi-ratelimit-headers-03.
+fn remaining(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get("ratelimit-remaining")?.to_str().ok()?;
+    value.split([';', ',']).next()?.trim().parse().ok()
+}
+
 /// What a server wants to know of who asks.
 pub(super) fn challenges(response: &Response) -> Vec<Challenge> {
     let values = response.headers().get_all(WWW_AUTHENTICATE).iter();
     values.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remaining_requests_are_read_as_registries_write_them() {
+        for (value, expected) in [
+            ("76;w=21600", Some(76)),
+            ("0;w=21600", Some(0)),
+            (" 599 ", Some(599)),
+            ("12, 100;w=60", Some(12)),
+            ("-1", None),
+            ("many", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("RateLimit-Remaining", HeaderValue::from_static(value));
+            assert_eq!(remaining(&headers), expected, "{value}");
+        }
+        assert_eq!(remaining(&HeaderMap::new()), None);
+    }
 }

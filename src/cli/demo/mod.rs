@@ -12,7 +12,7 @@ use dray::bundle::{self, BuildOptions, Bundle, ImportOptions};
 use dray::catalog::Catalog;
 use dray::file::Inputs;
 use dray::registry::{Config, Server};
-use dray::resolve::{self, Definition, Lock, ResolveOptions};
+use dray::resolve::{self, Definition, Lock, LockedImage, ResolveOptions};
 use dray::store::{Author, Store};
 use dray::trust::{Policy, PrivateKey};
 use dray::upstream::{Options, Upstream};
@@ -67,7 +67,7 @@ impl Demo {
         let upstream = Running::start(samples, loopback()).await?;
         let reader = upstream.reader()?;
         let lock = lock(&reader).await?;
-        let kept: usize = lock.images.iter().map(|image| image.children.len().max(1)).sum();
+        let kept: usize = lock.images.iter().map(|image| image.kept().count().max(1)).sum();
         say(format!(
             "1  lock    {} images resolved to digests; {kept} manifests are kept for {} kinds of node",
             lock.images.len(),
@@ -241,9 +241,9 @@ async fn pull_everywhere(lock: &Lock, site: &Upstream) -> Result<Vec<Pulled>, Cl
 /// What is kept of the pause image, for whom.
 fn kept_of_pause(lock: &Lock) -> String {
     let pause = lock.images.iter().find(|image| image.reference.to_string() == samples::PAUSE);
-    let children = pause.map(|image| image.children.as_slice()).unwrap_or_default();
-    let rows: Vec<Vec<String>> = children
-        .iter()
+    let rows: Vec<Vec<String>> = pause
+        .into_iter()
+        .flat_map(LockedImage::kept)
         .map(|child| {
             let platform = child.platform.as_ref().map(ToString::to_string).unwrap_or_default();
             let nodes: Vec<String> = child.nodes.iter().map(ToString::to_string).collect();

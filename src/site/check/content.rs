@@ -232,12 +232,16 @@ fn locked(
     let children: Vec<&Child> =
         image.children.iter().filter(|child| !media_type::is_index(&child.media_type)).collect();
     // What was kept as a whole names no nodes.
-    let whole = |child: &&&Child| child.nodes.is_empty() || child.nodes.contains(kind);
-    if !children.iter().any(|child| whole(&child)) {
+    let carried =
+        |child: &&Child| !child.metadata_only && (child.nodes.is_empty() || child.nodes.contains(kind));
+    if !children.iter().copied().any(|child| carried(&child)) {
         return Ok(Some(format!("the lock keeps nothing of it for {kind}")));
     }
     let entries: Vec<Descriptor> = children.iter().map(|child| child.descriptor()).collect();
-    chosen(&entries, kind, bands, |_| Ok(Rc::new(Looked { config: None, missing: None })))
+    chosen(&entries, kind, bands, |at| {
+        let missing = children[at].metadata_only.then(|| "its layers were left out".to_owned());
+        Ok(Rc::new(Looked { config: None, missing }))
+    })
 }
 
 /// Looks up an image with all that belongs to it.

@@ -1,6 +1,6 @@
 //! Images that bundles will bring, looked up in their locks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -21,6 +21,8 @@ pub(super) struct Locked<'a> {
     /// What images run on by their configurations, by the digests of these.
     platforms: HashMap<&'a Digest, Option<&'a Platform>>,
     sizes: HashMap<&'a Digest, u64>,
+    /// The blobs that each repository gets.
+    blobs: HashSet<(&'a RepositoryName, &'a Digest)>,
 }
 
 /// A manifest that is carried.
@@ -39,6 +41,7 @@ impl<'a> Locked<'a> {
             indexes: HashMap::new(),
             platforms: HashMap::new(),
             sizes: HashMap::new(),
+            blobs: HashSet::new(),
         };
         for lock in locks {
             locked.tags.add_all(&lock.tags());
@@ -48,6 +51,8 @@ impl<'a> Locked<'a> {
         }
         let images = || locks.iter().flat_map(|lock| &lock.images);
         for image in images() {
+            let name = image.reference.name();
+            locked.blobs.extend(image.contents().map(|digest| (name, digest)));
             locked.add_children(image);
         }
         // What a configuration was read to say counts more than what an index says of it.
@@ -65,6 +70,10 @@ impl<'a> Locked<'a> {
                 let platform = child.config_platform.as_ref().or(child.platform.as_ref());
                 self.platforms.insert(config, platform);
             }
+        }
+        for evidence in &image.evidence {
+            let carried = Carried { media_type: &evidence.media_type, blobs: &evidence.blobs };
+            self.manifests.entry((image.reference.name(), &evidence.digest)).or_insert(carried);
         }
     }
 
@@ -130,9 +139,9 @@ impl Images for Locked<'_> {
         Ok(Some(Manifest { media_type: (*media_type).to_owned(), bytes }))
     }
 
-    fn blob_size(&self, _: &RepositoryName, digest: &Digest) -> Result<Option<u64>, ContentError> {
-        // A lock says of every manifest in it that its blobs are in the bundle or at the site.
-        Ok(self.sizes.get(digest).copied())
+    fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<u64>, ContentError> {
+        // The layers of children that no node kind fetches are there only if another image of the repository has them.
+        Ok(self.sizes.get(digest).copied().filter(|_| self.blobs.contains(&(name, digest))))
     }
 
     fn config(&self, _: &RepositoryName, config: &Descriptor) -> Result<Option<Bytes>, ContentError> {
