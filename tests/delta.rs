@@ -4,6 +4,8 @@
 
 #[path = "delta/damaged.rs"]
 mod damaged;
+#[path = "delta/prune.rs"]
+mod prune_tests;
 mod support;
 #[path = "delta/volumes.rs"]
 mod volumes;
@@ -348,5 +350,6 @@ fn a_full_disk_can_be_pruned() {
     assert!(content(&store) < size && done["bytes"].as_u64().unwrap() == size - content(&store));
     let removed: BTreeSet<String> = serde_json::from_value(done["removed"].clone()).unwrap();
     assert_eq!((removed, &done["files"]), (outdated(), &json!([format!("https://{}", program(BEFORE))])));
-    dray().args(["log", "verify", "--store"]).arg(&store).succeed();
+    let verified = dray().args(["log", "verify", "--store"]).arg(&store).succeed();
+    assert!(verified.contains("3 receipts"), "the prune is recorded when there is room: {verified}");
 }

@@ -35,7 +35,7 @@ pub use plan::{BUNDLE_TYPE, Entry, FILE_TYPE, LOCK_TYPE, Plan, PlanError, Tail};
 pub use push::{Destination, PushError, Pushed, PushedImage, bytes_to_push, push};
 pub use read::{Bundle, BundleError, Place};
 pub use repair::{Making, Progress, RepairError, Repaired, repair};
-pub use retain::{Keep, RetainError, Retention, imported_locks, let_go, plan_retention};
+pub use retain::{Keep, Observed, Reason, RetainError, Retention, imported_locks, let_go, plan_retention};
 pub use serve::{ServeError, ServedBundles};
 pub use sign::sign;
 pub use unfinished::check_unfinished;

@@ -1,5 +1,7 @@
 //! Reading everything again to find what the disk has damaged, beside a registry that serves the store.
 
+use std::io;
+
 use fs_err as fs;
 
 use crate::oci::Digest;
@@ -20,6 +22,10 @@ pub struct Scrubbed {
     pub damaged: Vec<Digest>,
     /// Content that repositories have and that is not there. Damaged content is not repeated here.
     pub missing: Vec<Digest>,
+}
+
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 impl Store {
@@ -50,7 +56,18 @@ impl Store {
                 tracing::warn!("{digest}: {error}");
                 false
             });
-            if !good && self.put_aside(&digest, stamp, patience)? {
+            if good {
+                continue;
+            }
+            let is_damaged = match self.put_aside(&digest, stamp, patience) {
+                // Whoever may only read learns of the damage all the same.
+                Err(StoreError::Io(error)) if is_forbidden(&error) => {
+                    tracing::warn!("{digest} is damaged and stays where it is: {error}");
+                    true
+                }
+                aside => aside?,
+            };
+            if is_damaged {
                 scrubbed.damaged.push(digest);
             }
         }

@@ -74,40 +74,14 @@ impl Writer {
     /// Removes content that no repository has, and blobs of repositories that none of their manifests names. What is
     /// younger than `grace` stays: it may belong to a push that is not finished. With `dry_run` nothing is removed.
     pub fn sweep(&self, grace: Duration, dry_run: bool) -> Result<Swept, StoreError> {
-        let sweep = self.plan_sweep(&BTreeMap::new(), grace)?;
+        let sweep = self.store.plan_sweep(&BTreeMap::new(), grace)?;
         if !dry_run {
             self.finish_sweep(&sweep)?;
         }
         Ok(sweep.swept)
     }
 
-    /// Works out what a sweep will remove once the manifests `gone` are deleted. What only they need goes at any age, unless
-    /// a push has claimed it within `grace`.
-    pub fn plan_sweep(
-        &self,
-        gone: &BTreeMap<RepositoryName, BTreeSet<Digest>>,
-        grace: Duration,
-    ) -> Result<Sweep, StoreError> {
-        let before = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
-        let none = BTreeSet::new();
-        let mut census = Census::default();
-        for name in self.store.repositories(None, usize::MAX)? {
-            self.count_repository(&name, gone.get(&name).unwrap_or(&none), before, &mut census)?;
-        }
-        let mut sweep = Sweep { links: census.links, ..Sweep::default() };
-        self.store.each_blob(|digest, metadata| {
-            let old = || metadata.modified().is_ok_and(|modified| modified < before);
-            if !census.kept.contains(digest) && (census.freed.contains(digest) || old()) {
-                sweep.swept.blobs += 1;
-                sweep.swept.bytes += metadata.len();
-                sweep.content.push(digest.clone());
-            }
-            Ok(())
-        })?;
-        Ok(sweep)
-    }
-
-    /// Removes what [`Writer::plan_sweep`] found, but for what was claimed since. Nothing is written, so that it works on a
+    /// Removes what [`Store::plan_sweep`] found, but for what was claimed since. Nothing is written, so that it works on a
     /// full disk.
     ///
     /// Readers that have a file open read it to its end.
@@ -143,6 +117,35 @@ impl Writer {
         remove(&leaving, &mut Dirty::default())?;
         Ok(true)
     }
+}
+
+impl Store {
+    /// Works out what a sweep will remove once the manifests `gone` are deleted. What only they need goes at any age, unless
+    /// a push has claimed it within `grace`. Nothing is written, so that a store which is read-only can be asked; what a
+    /// [`Writer`] is to remove is worked out while it holds the lock.
+    pub fn plan_sweep(
+        &self,
+        gone: &BTreeMap<RepositoryName, BTreeSet<Digest>>,
+        grace: Duration,
+    ) -> Result<Sweep, StoreError> {
+        let before = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
+        let none = BTreeSet::new();
+        let mut census = Census::default();
+        for name in self.repositories(None, usize::MAX)? {
+            self.count_repository(&name, gone.get(&name).unwrap_or(&none), before, &mut census)?;
+        }
+        let mut sweep = Sweep { links: census.links, ..Sweep::default() };
+        self.each_blob(|digest, metadata| {
+            let old = || metadata.modified().is_ok_and(|modified| modified < before);
+            if !census.kept.contains(digest) && (census.freed.contains(digest) || old()) {
+                sweep.swept.blobs += 1;
+                sweep.swept.bytes += metadata.len();
+                sweep.content.push(digest.clone());
+            }
+            Ok(())
+        })?;
+        Ok(sweep)
+    }
 
     /// Adds what the repository `name` has to the census, its manifests `gone` not counted.
     fn count_repository(
@@ -152,11 +155,12 @@ impl Writer {
         before: SystemTime,
         census: &mut Census,
     ) -> Result<(), StoreError> {
-        let repository = self.repository(name)?;
+        let repository = self.layout().repository(name);
+        let repository = repository.ok_or_else(|| StoreError::NameTooLong(name.to_string()))?;
         let (mut named, mut freed) = (BTreeSet::new(), BTreeSet::new());
-        for digest in self.store.manifests(name)? {
+        for digest in self.manifests(name)? {
             let goes = gone.contains(&digest);
-            let manifest = match self.store.manifest(name, &digest) {
+            let manifest = match self.manifest(name, &digest) {
                 // What goes may be damaged; what stays must say what it needs.
                 Err(ContentError::Damaged(_)) if goes => None,
                 other => other?,
@@ -175,7 +179,11 @@ impl Writer {
         for file in file_names(&repository.blobs())?.into_iter().flatten() {
             let Some(digest) = parse_digest_file(&file?) else { continue };
             let path = repository.blob(&digest);
-            let metadata = fs::metadata(&path)?;
+            let metadata = match fs::metadata(&path) {
+                // It was removed since its name was read.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata?,
+            };
             let claimed = claim_time(&metadata);
             let since = if freed.contains(&digest) { claimed } else { metadata.modified().ok() };
             if named.contains(&digest) || since.is_some_and(|since| since >= before) {
@@ -187,9 +195,6 @@ impl Writer {
         census.freed.append(&mut freed);
         Ok(())
     }
-}
-
-impl Store {
     /// Claims the blob `digest` of `name` for a push that was told that it is here. Returns whether it still is.
     pub fn claim_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<bool, StoreError> {
         match self.layout().repository(name) {

@@ -490,9 +490,9 @@ fn a_claim_holds_when_it_comes_after_the_plan_and_when_the_manifest_goes() {
         let mut batch = writer.batch();
         batch.delete_manifest(&name("a"), &image.digest).unwrap();
         batch.commit().unwrap();
-        writer.plan_sweep(&gone, day).unwrap()
+        store.plan_sweep(&gone, day).unwrap()
     };
-    assert_eq!(writer.plan_sweep(&gone, day).unwrap().swept().blobs, 2);
+    assert_eq!(store.plan_sweep(&gone, day).unwrap().swept().blobs, 2);
     let sweep = plan();
     assert!(store.claim_blob(&name("a"), &config).unwrap());
     writer.finish_sweep(&sweep).unwrap();

@@ -22,7 +22,24 @@ impl SmallDisk {
     /// Gives it another size.
     #[track_caller]
     pub(crate) fn grow(&self, size: &str) {
-        Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0).succeed();
+        self.remount(&format!("size={size}"));
+    }
+
+    /// Lets nobody write to it any more.
+    #[track_caller]
+    pub(crate) fn make_read_only(&self) {
+        self.remount("ro");
+    }
+
+    /// Lets everybody write to it again.
+    #[track_caller]
+    pub(crate) fn make_writable(&self) {
+        self.remount("rw");
+    }
+
+    #[track_caller]
+    fn remount(&self, option: &str) {
+        Command::new("mount").args(["-o", &format!("remount,{option}")]).arg(&self.0).succeed();
     }
 
     /// Writes a file that takes all the space that is left.

@@ -10,11 +10,14 @@ mod bundles;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 use std::time::Duration;
 
-use crate::oci::{Digest, Document, Reference, RepositoryName, Tag, TagMeaning};
+use serde::Serialize;
+
+use crate::oci::{Digest, Document, ParseReferenceError, Reference, RepositoryName, Tag, TagMeaning};
 use crate::resolve::{Lock, LockedImage, tags_of};
-use crate::store::{Content as _, Store, StoreError, Sweep, Swept, Writer};
+use crate::store::{Author, Content as _, Event, Prune, Store, StoreError, Sweep, Swept, Writer};
 use brought::{Brought, brought, document};
 use bundles::{Leaving, leaving};
 
@@ -37,10 +40,73 @@ pub enum RetainError {
 pub struct Keep {
     /// The releases, `k0s@v1.36.3+k0s.2`.
     pub releases: BTreeSet<String>,
-    /// What nodes have, by tag or digest, as a kubelet names it.
-    pub on_nodes: BTreeSet<Reference>,
+    /// What the cluster has or uses, and who: reasons of the kinds [`Reason::Node`] and [`Reason::Pod`].
+    pub in_use: BTreeMap<Observed, BTreeSet<Reason>>,
     /// Content that nothing refers to stays until it is this old: it may belong to a push that is not finished.
     pub grace: Duration,
+}
+
+/// An image as a kubelet names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Observed {
+    /// By reference.
+    Reference(Reference),
+    /// By the digest of a manifest or configuration alone, as container runtimes name what has no reference.
+    Digest(Digest),
+}
+
+/// The schemes that the Docker shim put before the id of an image.
+const SCHEMES: [&str; 2] = ["docker-pullable://", "docker://"];
+
+impl FromStr for Observed {
+    type Err = ParseReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = SCHEMES.iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
+        match text.parse() {
+            Ok(digest) => Ok(Self::Digest(digest)),
+            Err(_) => text.parse().map(Self::Reference),
+        }
+    }
+}
+
+impl Observed {
+    fn digest(&self) -> Option<&Digest> {
+        match self {
+            Self::Reference(reference) => reference.digest(),
+            Self::Digest(digest) => Some(digest),
+        }
+    }
+}
+
+/// Why an image stays, the strongest reason first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum Reason {
+    /// A release that is kept needs it.
+    Release {
+        /// The release.
+        release: String,
+    },
+    /// A definition named it itself.
+    List {
+        /// The list, as the lock names it.
+        list: String,
+    },
+    /// A pod uses it.
+    Pod {
+        /// The namespace of the pod.
+        namespace: String,
+        /// Its name.
+        pod: String,
+    },
+    /// A kubelet lists it among the images on its disk.
+    Node {
+        /// The node.
+        node: String,
+    },
+    /// Its content belongs to another image or tag that stays.
+    Shared,
 }
 
 /// A tag with the meaning that it gets; `None` if it goes.
@@ -49,14 +115,18 @@ type Settled = (RepositoryName, Tag, Option<TagMeaning>);
 /// What is kept and what goes, worked out before anything does.
 #[derive(Debug)]
 pub struct Retention {
-    /// The images that stay, of those that came in bundles.
-    pub kept: BTreeSet<Reference>,
-    /// The images that go.
+    /// The images that stay, of those that came in bundles, with all reasons.
+    pub kept: BTreeMap<Reference, BTreeSet<Reason>>,
+    /// The images that go with their content.
     pub removed: BTreeSet<Reference>,
+    /// The images of which only the tag goes: their content belongs to another image or tag that stays.
+    pub untagged: BTreeSet<Reference>,
     /// The plain files that go, by their addresses upstream.
     pub files: BTreeSet<String>,
     /// Images that go, by the releases that need them.
     pub losing: BTreeMap<String, BTreeSet<Reference>>,
+    /// The releases in the store that are not kept.
+    pub others: BTreeSet<String>,
     /// Releases that are to be kept and of which images are not there, with these images.
     pub partial: BTreeMap<String, BTreeSet<Reference>>,
     tags: BTreeSet<(RepositoryName, Tag)>,
@@ -67,6 +137,29 @@ pub struct Retention {
 }
 
 impl Retention {
+    /// Returns all images that cannot be pulled by their references any more.
+    pub fn gone(&self) -> BTreeSet<Reference> {
+        &self.removed | &self.untagged
+    }
+
+    /// Returns every tag that goes: of images, of their evidence, and of bundles.
+    pub fn tags(&self) -> BTreeSet<String> {
+        let tags = self.tags.iter().chain(&self.leaving.tags);
+        tags.map(|(name, tag)| format!("{name}:{tag}")).collect()
+    }
+
+    /// Returns whether nothing goes.
+    pub fn is_empty(&self) -> bool {
+        let leaving = &self.leaving;
+        let manifests =
+            self.manifests.values().chain(leaving.manifests.values()).chain(leaving.indexes.values());
+        self.tags().is_empty()
+            && manifests.flatten().next().is_none()
+            && leaving.records.is_empty()
+            && self.settled.is_empty()
+            && self.swept() == Swept::default()
+    }
+
     /// The content that goes with the images and files, and what else nothing refers to.
     pub fn swept(&self) -> Swept {
         self.sweep.swept()
@@ -87,16 +180,19 @@ pub fn imported_locks(store: &Store) -> Result<Vec<Lock>, RetainError> {
 
 /// Works out which images only releases need that are not to be kept. Images that a definition named itself stay, and so
 /// does everything that was pushed. Nothing is changed.
-pub fn plan_retention(writer: &Writer, keep: &Keep) -> Result<Retention, RetainError> {
-    let store = writer.store();
+///
+/// A plan that is to be carried out is made while the store's writer is held.
+pub fn plan_retention(store: &Store, keep: &Keep) -> Result<Retention, RetainError> {
     let (all, remains) = brought(store, &store.log()?.sound()?)?;
     let partial = check_kept(store, &all, keep)?;
     let (stay, go): (Vec<&LockedImage>, Vec<&LockedImage>) =
         all.iter().flat_map(|bundle| &bundle.lock.images).partition(|image| is_kept(image, keep));
-    let kept: BTreeSet<Reference> = stay.iter().map(|image| image.reference.clone()).collect();
+    let mut kept: BTreeMap<Reference, BTreeSet<Reason>> = BTreeMap::new();
+    for image in &stay {
+        kept.entry(image.reference.clone()).or_default().extend(reasons(image, keep));
+    }
     let tags = image_tags(store, &go, &stay)?;
-    let needed =
-        Needed { stay: &stay, on_nodes: keep.on_nodes.iter().filter_map(Reference::digest).collect() };
+    let needed = Needed { stay: &stay, in_use: keep.in_use.keys().filter_map(Observed::digest).collect() };
     let images = manifests(&go, |image| root_and_children(image).cloned().collect());
     let images = needed.take_from(store, images, &tags)?;
     let goes = |image: &LockedImage| images[image.reference.name()].contains(&image.root.digest);
@@ -116,19 +212,38 @@ pub fn plan_retention(writer: &Writer, keep: &Keep) -> Result<Retention, RetainE
         candidates.entry(name.clone()).or_default().extend(digests.iter().cloned());
     }
     let images = go.iter().copied().filter(|image| goes(image)).map(|image| &image.reference);
-    let removed: BTreeSet<Reference> = images.filter(|name| !kept.contains(name)).cloned().collect();
+    let removed: BTreeSet<Reference> = images.filter(|name| !kept.contains_key(name)).cloned().collect();
+    let (mut untagged, mut shared) = (BTreeSet::new(), BTreeSet::new());
+    for image in go.iter().filter(|image| !goes(image) && !kept.contains_key(&image.reference)) {
+        let reference = &image.reference;
+        if reference.tag().is_some_and(|tag| tags.contains(&(reference.name().clone(), tag.clone()))) {
+            untagged.insert(reference.clone());
+        } else if store.manifest(reference.name(), &image.root.digest).map_err(StoreError::from)?.is_some() {
+            shared.insert(reference.clone());
+        }
+    }
+    for reference in
+        shared.into_iter().filter(|shared| !removed.contains(shared) && !untagged.contains(shared))
+    {
+        kept.entry(reference).or_default().insert(Reason::Shared);
+    }
     let leaving = leaving(store, &all, &remains, keep)?;
     let mut everything = candidates.clone();
     for (name, digests) in leaving.manifests.iter().chain(&leaving.indexes) {
         everything.entry(name.clone()).or_default().extend(digests.iter().cloned());
     }
-    let sweep = writer.plan_sweep(&everything, keep.grace)?;
+    let sweep = store.plan_sweep(&everything, keep.grace)?;
     Ok(Retention {
-        losing: losing(&all, keep, &removed),
+        losing: losing(&all, keep, &(&removed | &untagged)),
         files: leaving.urls.clone(),
+        others: releases(&all)
+            .filter(|release| !keep.releases.contains(*release))
+            .map(str::to_owned)
+            .collect(),
         settled: settled(store, &all, &stay)?,
         kept,
         removed,
+        untagged,
         partial,
         tags,
         manifests: candidates,
@@ -140,7 +255,40 @@ pub fn plan_retention(writer: &Writer, keep: &Keep) -> Result<Retention, RetainE
 /// Lets go of what [`plan_retention`] found, with the same writer: tags first, then manifests, then content, so that nothing
 /// that can be asked for is ever incomplete; and bundles after their images, so that what was interrupted is found again.
 /// Hardly anything is written, so that it works on a full disk.
-pub fn let_go(writer: &Writer, retention: &Retention) -> Result<(), RetainError> {
+///
+/// It is recorded in the log before anything goes, or afterwards where the disk has no room before. Returns whether it is.
+pub fn let_go(
+    writer: &Writer,
+    retention: &Retention,
+    keep: &Keep,
+    author: &Author<'_>,
+) -> Result<bool, RetainError> {
+    if retention.is_empty() {
+        return Ok(true);
+    }
+    let record = || match writer.record(Event::Prune(receipt(retention, keep)), author) {
+        Err(error) if error.is_storage_full() => Ok(false),
+        recorded => recorded.map(|_| true),
+    };
+    let recorded = record()?;
+    remove(writer, retention)?;
+    Ok(recorded || record()?)
+}
+
+/// What the log says about a prune.
+fn receipt(retention: &Retention, keep: &Keep) -> Prune {
+    let Swept { blobs, bytes } = retention.swept();
+    Prune {
+        keep: keep.releases.clone(),
+        removed: retention.gone(),
+        tags: retention.tags(),
+        files: retention.files.clone(),
+        blobs,
+        bytes,
+    }
+}
+
+fn remove(writer: &Writer, retention: &Retention) -> Result<(), StoreError> {
     // One by one: several at once would be announced in a file, which a full disk has no room for.
     let delete_tags = |tags: &BTreeSet<(RepositoryName, Tag)>| -> Result<(), StoreError> {
         for (name, tag) in tags {
@@ -182,6 +330,11 @@ pub fn let_go(writer: &Writer, retention: &Retention) -> Result<(), RetainError>
     Ok(())
 }
 
+/// The releases of bundles, some of them more than once.
+fn releases(all: &[Brought]) -> impl Iterator<Item = &str> {
+    all.iter().flat_map(|bundle| &bundle.lock.releases).map(|release| release.release.as_str())
+}
+
 /// Refuses to keep what is not there. A release of which only a part is there can be kept; the rest is returned.
 fn check_kept(
     store: &Store,
@@ -189,8 +342,7 @@ fn check_kept(
     keep: &Keep,
 ) -> Result<BTreeMap<String, BTreeSet<Reference>>, RetainError> {
     let absent = absent_images(store, all)?;
-    let known: BTreeSet<&str> =
-        all.iter().flat_map(|bundle| &bundle.lock.releases).map(|release| release.release.as_str()).collect();
+    let known: BTreeSet<&str> = releases(all).collect();
     let images = |release: &str| -> BTreeSet<&Reference> {
         all.iter().flat_map(|bundle| bundle.images_of(release)).collect()
     };
@@ -326,7 +478,7 @@ fn losing(
 /// What manifests cannot go for.
 struct Needed<'a> {
     stay: &'a [&'a LockedImage],
-    on_nodes: Vec<&'a Digest>,
+    in_use: Vec<&'a Digest>,
 }
 
 impl Needed<'_> {
@@ -340,7 +492,7 @@ impl Needed<'_> {
     ) -> Result<BTreeMap<RepositoryName, BTreeSet<Digest>>, StoreError> {
         for (name, candidates) in &mut candidates {
             let images = self.stay.iter().filter(|image| image.reference.name() == name);
-            let roots = images.flat_map(|image| image.manifests()).chain(self.on_nodes.iter().copied());
+            let roots = images.flat_map(|image| image.manifests()).chain(self.in_use.iter().copied());
             take_needed(store, name, going, roots.cloned().collect(), candidates)?;
         }
         Ok(candidates)
@@ -377,22 +529,33 @@ fn take_needed(
     Ok(())
 }
 
-/// Whether a kept release, a list of a definition or a node needs the image.
+/// Whether a kept release, a list of a definition, a node or a pod needs the image.
 fn is_kept(image: &LockedImage, keep: &Keep) -> bool {
-    let needed = image
-        .needed_by
-        .iter()
-        .any(|by| by.release().is_none_or(|release| keep.releases.contains(&release.to_string())));
-    needed || keep.on_nodes.iter().any(|on_node| is_pulled_as(image, on_node))
+    !reasons(image, keep).is_empty()
 }
 
-/// Whether a node may have pulled the image under the name `pulled`: its own, or the same path and tag at another registry
-/// or below a prefix, as with k0s' `images.repository`, or its digest.
-fn is_pulled_as(image: &LockedImage, pulled: &Reference) -> bool {
+/// Why the image stays, if it does.
+fn reasons(image: &LockedImage, keep: &Keep) -> BTreeSet<Reason> {
+    let needed =
+        image.needed_by.iter().filter_map(|by| match by.release().map(|release| release.to_string()) {
+            Some(release) => keep.releases.contains(&release).then_some(Reason::Release { release }),
+            None => Some(Reason::List { list: by.to_string() }),
+        });
+    let in_use = keep.in_use.iter().filter(|(observed, _)| is_observed(image, observed));
+    needed.chain(in_use.flat_map(|(_, who)| who.iter().cloned())).collect()
+}
+
+/// Whether a node may have the image as `observed`: under its own name, or the same path and tag at another registry or
+/// below a prefix, as with k0s' `images.repository`, or by the digest of its root, of a manifest for a platform, or of a
+/// configuration.
+fn is_observed(image: &LockedImage, observed: &Observed) -> bool {
+    let is_digest =
+        |digest: &Digest| root_and_children(image).chain(image.contents()).any(|own| own == digest);
+    let Observed::Reference(pulled) = observed else { return observed.digest().is_some_and(is_digest) };
     let (own, other) = (&image.reference, pulled.name().as_str());
     let below = |path: &str| other.strip_suffix(path).is_some_and(|front| front.ends_with('/'));
     let named = pulled.tag().is_some()
         && pulled.tag() == own.tag()
         && (other == own.name().as_str() || below(own.repository()));
-    named || pulled.digest() == Some(&image.root.digest)
+    named || pulled.digest().is_some_and(|digest| root_and_children(image).any(|own| own == digest))
 }

@@ -22,6 +22,10 @@ struct Site {
     writer: Writer,
 }
 
+fn on_node() -> Reason {
+    Reason::Node { node: "w1".into() }
+}
+
 fn pause_of(release: &str) -> NeededBy {
     NeededBy::Component { component: "pause".into(), release: release.parse().unwrap() }
 }
@@ -119,17 +123,17 @@ impl Site {
     fn plan(&self, releases: &[&str], on_nodes: &[&str]) -> Result<Retention, RetainError> {
         let keep = Keep {
             releases: releases.iter().map(ToString::to_string).collect(),
-            on_nodes: on_nodes.iter().map(|name| name.parse().unwrap()).collect(),
+            in_use: on_nodes.iter().map(|name| (name.parse().unwrap(), [on_node()].into())).collect(),
             grace: Duration::from_hours(1),
         };
-        plan_retention(&self.writer, &keep)
+        plan_retention(&self.store, &keep)
     }
 
     /// Lets go of everything but `releases`, and compares with what was announced.
     fn prune(&self, releases: &[&str]) -> Retention {
         let retention = self.plan(releases, &[]).unwrap();
         let before = self.store.usage().unwrap();
-        let_go(&self.writer, &retention).unwrap();
+        assert!(let_go(&self.writer, &retention, &Keep::default(), &Author::default()).unwrap());
         let Usage { blobs, bytes } = self.store.usage().unwrap();
         let swept = Swept { blobs: before.blobs - blobs, bytes: before.bytes - bytes };
         assert_eq!(retention.swept(), swept);
@@ -160,13 +164,19 @@ fn a_release_goes_with_its_evidence() {
     {
         let retention = site.plan(&[NEW], &[on_node]).unwrap();
         assert_eq!(retention.removed, BTreeSet::new(), "{on_node}");
+        let pause: Reference = "registry.k8s.io/pause:3.9".parse().unwrap();
+        assert_eq!(retention.kept[&pause], [self::on_node()].into(), "{on_node}");
         assert_eq!(retention.tags, BTreeSet::new(), "{on_node}");
     }
     // So does a tag that did not come with the release.
     let mut batch = site.writer.batch();
     batch.set_tag(&name, &"ours".parse().unwrap(), &root).unwrap();
     batch.commit().unwrap();
-    assert!(site.plan(&[NEW], &[]).unwrap().removed.is_empty());
+    let untagged = site.plan(&[NEW], &[]).unwrap();
+    assert!(untagged.removed.is_empty());
+    assert_eq!(untagged.untagged, ["registry.k8s.io/pause:3.9".parse().unwrap()].into(), "its own tag goes");
+    assert!(untagged.tags().contains("registry.k8s.io/pause:3.9"));
+    assert!(!untagged.kept.contains_key(untagged.untagged.first().unwrap()));
     let mut batch = site.writer.batch();
     batch.delete_tag(&name, &"ours".parse().unwrap()).unwrap();
     batch.commit().unwrap();
@@ -273,7 +283,7 @@ fn a_release_of_which_a_part_is_left_is_kept_with_a_warning() {
     let site = Site::new().bring(&old).bring(&Parts::new(2, NEW, "3.10"));
     let held = "registry.k8s.io/pause:3.8";
     let retention = site.plan(&[NEW], &[held]).unwrap();
-    let_go(&site.writer, &retention).unwrap();
+    let_go(&site.writer, &retention, &Keep::default(), &Author::default()).unwrap();
     let partial = site.plan(&[NEW, OLD], &[]).unwrap().partial;
     assert_eq!(partial[OLD], ["registry.k8s.io/pause:3.9".parse().unwrap()].into());
 }
