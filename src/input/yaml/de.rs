@@ -184,7 +184,7 @@ impl de::Error for Error {
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::custom(format!("this is {}, and {expected} is needed", described(unexpected)))
+        Self::custom(format!("this is {}, and {} is needed", described(unexpected), needed(expected)))
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -211,6 +211,20 @@ impl de::Error for Error {
 
     fn duplicate_field(field: &'static str) -> Self {
         Self::custom(format!("`{field}` is there twice"))
+    }
+}
+
+/// What a reader needs, in the words that messages have for it.
+fn needed(expected: &dyn Expected) -> String {
+    let expected = expected.to_string();
+    match expected.as_str() {
+        "a string" | "a borrowed string" | "string" => "text".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "a group of fields".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" => "a whole number".to_owned(),
+        _ if expected.starts_with("struct ") => "a group of fields".to_owned(),
+        _ => expected,
     }
 }
 
