@@ -12,6 +12,12 @@ pub fn clauses<T: Display>(items: impl IntoIterator<Item = T>, most: usize) -> S
     joined(items, "; ", "; and ", most)
 }
 
+/// Returns how many there are of a thing, as a person says it: `1 image`, `2 images`.
+pub fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, thing: &str) -> String {
+    let plural = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
+
 fn joined<T: Display>(
     items: impl IntoIterator<Item = T>,
     separator: &str,

@@ -9,6 +9,7 @@ use dray::bundle::{
 };
 use dray::oci::Descriptor;
 use dray::resolve::LockedBlob;
+use dray::text::counted;
 use dray::upstream::{BlobStream, Missing, Problem, Upstream, UpstreamError};
 use futures_util::TryStreamExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -18,7 +19,7 @@ use url::Url;
 use super::clock;
 use super::error::{CliError, Kind};
 use super::inputs::{self, Allowances, Source};
-use super::output::{counted, human_bytes};
+use super::output::human_bytes;
 use super::runtime::{self, Context};
 use super::since::{self, Since};
 use super::target::OutputPath;

@@ -168,7 +168,7 @@ impl Check {
         if bundle.is_empty() {
             return Ok(Source::Unknown);
         }
-        Ok(Source::Content(Arc::new(ServedBundles::new(self.signers.open(context, bundle)?)?)))
+        Ok(Source::Content(Arc::new(ServedBundles::new(self.signers.open_to_look(context, bundle)?)?)))
     }
 }
 

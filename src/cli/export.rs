@@ -11,12 +11,13 @@ use dray::oci::{Algorithm, Hasher, Reference};
 use dray::site::export::{self, Archive, ExportError, ExportedImage, Form, Importer, Request};
 use dray::site::stock::Brought;
 use dray::store::{ContentError, Store};
+use dray::text::counted;
 use serde::Serialize;
 
 use super::clock;
 use super::error::{CliError, Kind};
 use super::inputs;
-use super::output::{counted, human_bytes};
+use super::output::human_bytes;
 use super::runtime::{self, Context};
 use super::target::{OutputPath, Target};
 

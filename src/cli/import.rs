@@ -9,11 +9,12 @@ use dray::bundle::{self, Bundle, Destination, ImportError, ImportOptions, Import
 use dray::file::{self, Readers};
 use dray::oci::{Reference, TagMeaning};
 use dray::store::{Content as _, Import as ImportRecord, Store, StoreError};
+use dray::text::counted;
 use serde_json::json;
 
 use super::error::{CliError, Kind};
 use super::inputs::{self, Trust};
-use super::output::{counted, human_bytes};
+use super::output::human_bytes;
 use super::push;
 use super::runtime::{self, Context};
 use super::target::{self, OutputPath};

@@ -12,11 +12,11 @@ use dray::resolve::{
     self, AllowMissing, Definition, DefinitionError, GapKind, GapList, Incomplete, Lock, LockError,
     MAX_LOCK_BYTES, ResolveError, ResolveOptions,
 };
+use dray::text::counted;
 use dray::trust::{self, KeyError, KeyringError, Policy, PrivateKey, PublicKey, TrustError};
 
 use super::clock;
 use super::error::{CliError, Kind};
-use super::output::counted;
 use super::passphrase;
 use super::problems;
 use super::runtime::{self, Context};

@@ -6,12 +6,13 @@ use clap::Args;
 use dray::bundle::Bundle;
 use dray::oci::{NodeKind, Reference, RepositoryName, Tag, TagMeaning, Tags};
 use dray::resolve::{Lock, LockedImage, Programs};
+use dray::text::counted;
 use dray::trust::PublicKey;
 use serde_json::{Value, json};
 
 use super::error::CliError;
 use super::inputs;
-use super::output::{counted, human_bytes, table};
+use super::output::{human_bytes, table};
 use super::runtime::Context;
 
 /// Show what a bundle contains

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use dray::bundle::Inventory;
 use dray::store::Store;
+use dray::text::counted;
 use serde_json::json;
 
 use super::error::CliError;
 use super::inputs;
-use super::output::{counted, human_bytes};
+use super::output::human_bytes;
 use super::runtime::Context;
 use super::target::OutputPath;
 

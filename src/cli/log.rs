@@ -9,11 +9,12 @@ use dray::oci::Digest;
 use dray::store::{
     Changed, Changes, Event, Import, LogError, MAX_RECEIPT_BYTES, Prune, Receipt, ReceiptDamage, Store,
 };
+use dray::text::counted;
 use serde_json::json;
 
 use super::error::{CliError, Kind};
 use super::inputs;
-use super::output::{counted, human_bytes, table};
+use super::output::{human_bytes, table};
 use super::runtime::Context;
 use super::writing::{Operator, Wait};
 

@@ -206,12 +206,6 @@ fn json_error(error: &CliError) {
     let _ = write_stdout(&format!("{:#}\n", error.to_json()));
 }
 
-/// How many there are of a thing, as a person says it: `1 image`, `2 images`.
-pub(crate) fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, thing: &str) -> String {
-    let plural = if count == N::from(1) { "" } else { "s" };
-    format!("{count} {thing}{plural}")
-}
-
 /// Bytes as a person reads them: `1.5 GB`, decimal as on the boxes that media come in.
 pub(crate) fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];

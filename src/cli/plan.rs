@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use clap::Args;
 use dray::oci::Digest;
 use dray::resolve::{Lock, LockedImage};
+use dray::text::counted;
 use serde::Serialize;
 
 use super::error::CliError;
 use super::inputs::{Allowances, Source};
-use super::output::{counted, human_bytes, table};
+use super::output::{human_bytes, table};
 use super::runtime::Context;
 use super::since::{self, Since};
 

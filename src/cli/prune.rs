@@ -11,13 +11,13 @@ use dray::catalog::ReleaseId;
 use dray::oci::Reference;
 use dray::site::check::{self, Node, Pod};
 use dray::store::Store;
-use dray::text;
+use dray::text::{self, counted};
 use serde_json::json;
 
 use super::check::read_objects;
 use super::error::{CliError, Kind};
 use super::inputs;
-use super::output::{counted, human_bytes};
+use super::output::human_bytes;
 use super::runtime::Context;
 use super::writing::{Operator, Wait};
 

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dray::bundle::{self, Destination, PushError, PushedImage, ServeError, ServedBundles};
+use dray::text::counted;
 use dray::trust::Policy;
 use jiff::Timestamp;
 
 use super::error::{CliError, Kind};
 use super::inputs;
-use super::output::{counted, human_bytes};
+use super::output::human_bytes;
 use super::runtime::{Context, block_on};
 use super::upstream;
 

@@ -40,18 +40,23 @@ impl Context {
 pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::failed)?;
-    let result = runtime.block_on(async {
-        tokio::select! {
-            // Listening begins when this is first asked for: that must be before the work does anything.
-            biased;
-            _ = tokio::signal::ctrl_c() => Err(CliError::new(Kind::Interrupted, "interrupted")
-                .hint("run the same command again to continue")),
-            result = future => result,
-        }
-    });
+    let result = runtime.block_on(interruptible(future));
     // Threads that still read or write must not hold up the end of an interrupted process.
     runtime.shutdown_background();
     result
+}
+
+/// Lets Ctrl-C end the work of `future`.
+pub(crate) async fn interruptible<T>(
+    future: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
+    tokio::select! {
+        // Listening begins when this is first asked for: that must be before the work does anything.
+        biased;
+        _ = tokio::signal::ctrl_c() => Err(CliError::new(Kind::Interrupted, "interrupted")
+            .hint("run the same command again to continue")),
+        result = future => result,
+    }
 }
 
 /// Runs work that computes or reads files, so that Ctrl-C ends it too.
@@ -77,25 +82,26 @@ pub(crate) fn serve<T>(future: impl Future<Output = Result<T, CliError>>) -> Res
 
 /// Completes when the process is asked to stop.
 pub(crate) async fn stop_signal() {
-    let interrupt = async {
-        // Where there is no Ctrl-C to listen to, none can come.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
+    stop_signals(1).await;
+}
+
+/// Completes when the process was asked to stop this many times. None is lost that comes soon after another.
+pub(crate) async fn stop_signals(times: usize) {
     #[cfg(unix)]
-    let terminate = async {
+    let streams = {
         use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => _ = signal.recv().await,
-            Err(_) => std::future::pending::<()>().await,
-        }
+        signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?)))
     };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
+    #[cfg(windows)]
+    let streams = tokio::signal::windows::ctrl_c()
+        .and_then(|pressed| Ok((pressed, tokio::signal::windows::ctrl_break()?)));
+    // Where nothing can be listened to, nothing can come.
+    let Ok((mut one, mut other)) = streams else { return std::future::pending().await };
+    for _ in 0..times {
+        tokio::select! {
+            _ = one.recv() => {}
+            _ = other.recv() => {}
+        }
     }
 }
 

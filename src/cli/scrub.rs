@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dray::store::Store;
+use dray::text::counted;
 use serde_json::json;
 
 use super::error::{CliError, Kind};
-use super::output::{counted, human_bytes};
+use super::output::human_bytes;
 use super::runtime::Context;
 use super::writing::Wait;
 

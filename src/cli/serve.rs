@@ -2,22 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use dray::bundle::{Bundle, ServedBundles};
 use dray::catalog::Catalog;
-use dray::registry::{AccessLog, Config, Naming, Server, Tls, TlsError, Users, UsersError, Wants};
+use dray::registry::{
+    AccessLog, Config, Listen, Naming, Server, Tls, TlsError, Transfers, Users, UsersError, Wants,
+    inherited_listener,
+};
 use dray::site::stock::{Brought, Stock};
 use dray::store::{Content, Store};
+use dray::text::{counted, list};
 use serde::Serialize;
 
 use super::bundles::Signers;
 use super::error::CliError;
 use super::inputs;
-use super::runtime::{Context, serve, stop_signal};
+use super::runtime::{Context, serve, stop_signal, stop_signals};
+
+/// How many releases are named at the start.
+const NAMED: usize = 4;
 
 /// Serve images as a registry
 ///
@@ -25,11 +33,12 @@ use super::runtime::{Context, serve, stop_signal};
 /// the Host header, or by the name alone where it is the only one. SIGTERM and Ctrl-C let transfers finish first.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  dray serve --store /var/lib/dray --listen 0.0.0.0:5000\n  dray serve --bundle /media/usb/plant.tar --trust release.pub"
+    group = ArgGroup::new("content").required(true).args(["store", "bundle"]),
+    after_help = "Examples:\n  dray serve --store /var/lib/dray --listen :5000\n  dray serve --bundle /media/usb/plant.tar --trust release.pub"
 )]
 pub(crate) struct Serve {
     /// The store to serve
-    #[arg(long, value_name = "DIR", required_unless_present = "bundle", conflicts_with = "bundle")]
+    #[arg(long, value_name = "DIR", conflicts_with = "bundle")]
     store: Option<PathBuf>,
 
     /// Serve this bundle, or these volumes, without importing it; may be repeated, the later one wins where tags are
@@ -40,9 +49,10 @@ pub(crate) struct Serve {
     #[command(flatten)]
     signers: Signers,
 
-    /// Where to listen; port 0 takes a free one
+    /// Where to listen: an address or a name, and a port. :5000 listens on every address; port 0 takes a free one. A
+    /// socket that a service manager hands over (`$LISTEN_FDS`) comes before this
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
-    listen: SocketAddr,
+    listen: Listen,
 
     /// Serve requests addressed to NAME as images of the registry HOST; may be repeated
     #[arg(long, value_name = "NAME=HOST", value_parser = parse_host, value_delimiter = ',')]
@@ -86,14 +96,23 @@ enum LogFormat {
     Json,
 }
 
+/// What is served, and where.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Serving {
     address: SocketAddr,
+    /// Where nodes find it; `None` if only this machine does.
+    url_for_nodes: Option<String>,
+    releases: Vec<String>,
+    /// How many images bundles brought.
+    images: usize,
 }
 
 impl Serve {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
-        if self.allow_push && self.htpasswd.is_none() && !self.listen.ip().is_loopback() {
+        // What a service manager holds stays open when this process ends, and the next one takes it over.
+        let inherited = inherited_listener()?;
+        if self.allow_push && self.htpasswd.is_none() && !self.is_local(inherited.as_ref())? {
             let error = "everybody who can reach this address could push and delete";
             return Err(CliError::usage(error).hint("name the users with --htpasswd, or listen on 127.0.0.1"));
         }
@@ -108,12 +127,12 @@ impl Serve {
             Some(store) => (Arc::new(store.clone()), Stock::of_store(store, catalog)),
             None => self.bundles(context, catalog)?,
         };
+        let stock = Arc::new(stock);
         // A bundle has no place for them.
         let wants =
             store.as_ref().map_or_else(|| Ok(Wants::default()), |store| Wants::open(&store.wants_file()));
         let wants = wants.map_err(CliError::failed)?;
         let config = Config {
-            listen: self.listen,
             naming: Naming { hosts: BTreeMap::from_iter(self.host), prefixes: self.prefix },
             wants: Some(Arc::new(wants)),
             push: store.filter(|_| self.allow_push),
@@ -121,16 +140,51 @@ impl Serve {
             users: users.map(Arc::new),
             private: self.private,
             access_log: self.access_log.map(access_log),
-            extras: Some(Arc::new(stock)),
+            extras: Some(stock.clone()),
             ..Config::default()
         };
+        let is_inherited = inherited.is_some();
+        let listener = inherited.map_or_else(|| listener(&self.listen), Ok)?;
         serve(async {
-            let server = Server::bind(images, config).await?;
-            let serving = Serving { address: server.local_addr() };
-            context.output.result(&serving, || format!("serving on {scheme}://{}", serving.address))?;
-            server.run(stop_signal()).await;
-            Ok(())
+            let server = Server::on(listener, images, config)?;
+            let server = if is_inherited { server.keep_listening() } else { server };
+            let (address, transfers) = (server.local_addr(), server.transfers());
+            let drain = Config::default().limits.drain;
+            let stopping = async {
+                stop_signal().await;
+                say_what_is_waited_for(context, &transfers, drain);
+            };
+            // The server answers while it is counted what there is.
+            let announcing = async {
+                let brought = tokio::task::spawn_blocking(move || what_is_here(&stock)).await;
+                let (releases, images) = brought.map_err(CliError::failed)?;
+                let url_for_nodes = reachable(address)
+                    .map(|ip| format!("{scheme}://{}", SocketAddr::new(ip, address.port())));
+                let serving = Serving { address, url_for_nodes, releases, images };
+                context.output.result(&serving, || serving.text(scheme))?;
+                Ok::<_, CliError>(())
+            };
+            let both = async {
+                let ((), announced) = tokio::join!(server.run(stopping), announcing);
+                announced
+            };
+            tokio::select! {
+                result = both => result,
+                () = stop_signals(2) => {
+                    context.output.warn(format!("stopped with {} unfinished", counted(transfers.count(), "transfer")));
+                    Ok(())
+                }
+            }
         })
+    }
+
+    /// Whether only this machine can connect.
+    fn is_local(&self, inherited: Option<&TcpListener>) -> Result<bool, CliError> {
+        let addresses = match inherited {
+            Some(listener) => vec![listener.local_addr()?],
+            None => self.listen.addresses()?,
+        };
+        Ok(addresses.iter().all(|address| address.ip().is_loopback()))
     }
 
     fn bundles(&self, context: &Context, catalog: Catalog) -> Result<(Arc<dyn Content>, Stock), CliError> {
@@ -140,6 +194,72 @@ impl Serve {
         inputs::warn_of_disputed(context, served.all_tags().disputed());
         let stock = Stock::of_bundles(brought, served.clone(), catalog);
         Ok((served, stock))
+    }
+}
+
+impl Serving {
+    fn text(&self, scheme: &str) -> String {
+        let address = self.address;
+        let (releases, images) = (self.releases.len(), counted(self.images, "image"));
+        let here = match releases {
+            0 => images,
+            _ => format!("{} ({}), {images}", counted(releases, "release"), list(&self.releases, NAMED)),
+        };
+        let nodes = match &self.url_for_nodes {
+            Some(url) => format!("nodes reach it at {url}"),
+            None => "only this machine reaches it; --listen :5000 is for nodes".to_owned(),
+        };
+        format!("serving on {scheme}://{address}\n{here}; {nodes}")
+    }
+}
+
+/// Takes the port that nodes are to reach.
+pub(crate) fn listener(listen: &Listen) -> Result<TcpListener, CliError> {
+    listen.bind().map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program has this port, maybe another `dray serve`: stop it, or take another port with --listen"
+            }
+            io::ErrorKind::PermissionDenied => "ports below 1024 are for root; take another port with --listen",
+            io::ErrorKind::AddrNotAvailable => "--listen takes an address of this machine, or :5000 for all of them",
+            _ => return CliError::failed(error),
+        };
+        CliError::failed(error).hint(hint)
+    })
+}
+
+/// The releases and the number of images that bundles brought. What cannot be read is not counted; serving goes on.
+fn what_is_here(stock: &Stock) -> (Vec<String>, usize) {
+    match stock.brought() {
+        Ok(brought) => (brought.releases.keys().map(ToString::to_string).collect(), brought.images),
+        Err(error) => {
+            tracing::warn!("cannot tell what was imported: {error}");
+            (Vec::new(), 0)
+        }
+    }
+}
+
+/// The address at which nodes reach a server that listens on `address`; `None` if only this machine does.
+fn reachable(address: SocketAddr) -> Option<IpAddr> {
+    let ip = address.ip();
+    if !ip.is_unspecified() {
+        return (!ip.is_loopback()).then_some(ip);
+    }
+    // Nothing is sent: the system only says which of its addresses it would send from (the target is for documentation,
+    // RFC 5737).
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+fn say_what_is_waited_for(context: &Context, transfers: &Transfers, drain: Duration) {
+    let count = transfers.count();
+    if count > 0 {
+        context.output.note(format!(
+            "waiting for {} to end, for {} seconds at most; a second signal stops at once",
+            counted(count, "transfer"),
+            drain.as_secs()
+        ));
     }
 }
 
@@ -167,7 +287,12 @@ impl From<TlsError> for CliError {
     fn from(error: TlsError) -> Self {
         match error {
             TlsError::Input(error) => error.into(),
-            TlsError::Pem { .. } | TlsError::Unusable { .. } | TlsError::Name(_) => Self::usage(error),
+            TlsError::Encrypted(_) => Self::usage(error)
+                .hint("write it without a passphrase: openssl pkey -in KEY -out NEW-KEY, readable by its owner only"),
+            TlsError::Pem { .. }
+            | TlsError::Mismatch { .. }
+            | TlsError::Unusable { .. }
+            | TlsError::Name(_) => Self::usage(error),
             TlsError::Making(_) | TlsError::Time(_) | TlsError::Io(_) => Self::failed(error),
         }
     }

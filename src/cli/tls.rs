@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use dray::file::{self, Readers};
 use dray::input;
-use dray::registry::{make_authority, make_server};
+use dray::registry::{certificate_names, make_authority, make_server};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -29,15 +29,20 @@ enum TlsSubcommand {
 /// Create a certificate authority and a server certificate
 ///
 /// Writes ca.crt and ca.key once, and server.crt and server.key every time: run it again to renew, nodes go on to trust
-/// ca.crt, and a running registry takes the new certificate within seconds.
+/// ca.crt, and a running registry takes the new certificate within seconds. The names of the certificate that is replaced
+/// stay; --san adds to them.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  dray tls init --san registry.site.local --san 10.0.0.7 -o tls\n  dray serve --store /var/lib/dray --listen 0.0.0.0:5000 --tls-cert tls/server.crt --tls-key tls/server.key"
+    after_help = "Examples:\n  dray tls init --san registry.site.local --san 10.0.0.7 -o tls\n  dray serve --store /var/lib/dray --listen :5000 --tls-cert tls/server.crt --tls-key tls/server.key\n  dray tls init -o tls    # renews it"
 )]
 struct Init {
-    /// A name or an address that nodes reach the registry by; may be repeated
-    #[arg(long, value_name = "NAME", required = true, value_delimiter = ',')]
+    /// A name or an address that nodes reach the registry by; may be repeated. Not needed to renew a certificate
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
     san: Vec<String>,
+
+    /// Make the certificate for the names of --san only, and drop those of the certificate that is replaced
+    #[arg(long, requires = "san")]
+    replace_names: bool,
 
     /// Where to write
     #[arg(short, long, value_name = "DIR")]
@@ -74,7 +79,7 @@ impl Init {
             authority: file("ca.crt"),
             certificate: file("server.crt"),
             key: file("server.key"),
-            names: self.san,
+            names: self.names(context, &file("server.crt"))?,
         };
         let authority_key = file("ca.key");
         let is_new = !authority_key.try_exists()?;
@@ -113,6 +118,32 @@ impl Init {
                 names[0],
             )
         })
+    }
+
+    /// The names of the new certificate: those of the one that it replaces, and those that are given.
+    fn names(&self, context: &Context, replaced: &Path) -> Result<Vec<String>, CliError> {
+        let mut names = Vec::new();
+        if !self.replace_names && replaced.try_exists()? {
+            names = certificate_names(replaced).map_err(|error| {
+                CliError::from(error).hint("give all names with --san, and --replace-names")
+            })?;
+        }
+        let kept: Vec<&str> =
+            names.iter().filter(|name| !self.san.contains(name)).map(String::as_str).collect();
+        if !kept.is_empty() && !self.san.is_empty() {
+            let kept = kept.join(", ");
+            context.output.note(format!("kept from the certificate that was there: {kept}"));
+        }
+        for name in &self.san {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        if names.is_empty() {
+            return Err(CliError::usage("no name for the certificate")
+                .hint("give the names and addresses that nodes reach the registry by with --san"));
+        }
+        Ok(names)
     }
 }
 

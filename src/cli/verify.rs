@@ -9,12 +9,13 @@ use dray::bundle::{Bundle, BundleError, Media, Recovery, Volume};
 use dray::input::FileKind;
 use dray::oci::Digest;
 use dray::resolve::Lock;
+use dray::text::counted;
 use dray::trust::TrustError;
 use serde_json::json;
 
 use super::error::{CliError, Kind};
 use super::inputs::{Trust, read_lock};
-use super::output::{counted, human_bytes};
+use super::output::human_bytes;
 use super::runtime::{self, Context};
 
 /// Check the signatures and every byte of a bundle

@@ -1,6 +1,7 @@
 //! What the server says about itself: probes, metrics, wants.
 
 use http::{Method, Response, StatusCode};
+use jiff::Timestamp;
 
 use super::answer::text;
 use super::body::Body;
@@ -25,20 +26,32 @@ impl Service {
     }
 
     fn ready(&self, method: &Method) -> Response<Body> {
-        match self.content.damaged().len() {
-            0 => probe(method, true, "ready"),
-            1 => probe(method, false, "1 blob is damaged; run `dray scrub`, or `dray verify` on a bundle"),
-            n => {
-                let message =
-                    format!("{n} blobs are damaged; run `dray scrub`, or `dray verify` on a bundle");
-                probe(method, false, &message)
+        let now = Timestamp::now();
+        let warning = self.tls.as_ref().and_then(|tls| tls.warning(now));
+        let is_expired = self.tls.as_ref().is_some_and(|tls| tls.is_expired(now));
+        let damaged = match self.content.damaged().len() {
+            0 => None,
+            1 => Some("1 blob is damaged".to_owned()),
+            n => Some(format!("{n} blobs are damaged")),
+        };
+        match (damaged, warning) {
+            (Some(damaged), _) => {
+                probe(method, false, &format!("{damaged}; run `dray scrub`, or `dray verify` on a bundle"))
             }
+            // What probes may not look at the certificate, but nodes do.
+            (None, Some(warning)) if is_expired => probe(method, false, &warning),
+            (None, Some(warning)) => probe(method, true, &format!("ready; {warning}")),
+            (None, None) => probe(method, true, "ready"),
         }
     }
 
     fn metrics(&self, method: &Method) -> Response<Body> {
         let held = self.held.usage(&*self.content);
-        let metrics = self.metrics.render(Gauges { damaged: self.content.damaged().len(), held });
+        let metrics = self.metrics.render(Gauges {
+            damaged: self.content.damaged().len(),
+            held,
+            certificate_end: self.tls.as_ref().and_then(|tls| tls.not_after()).map(Timestamp::as_second),
+        });
         text(method, "text/plain; version=0.0.4; charset=utf-8", &metrics)
     }
 

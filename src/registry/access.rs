@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use http::Method;
@@ -68,7 +69,7 @@ impl fmt::Debug for AccessLog {
 /// What is counted and logged when a response has ended, which is when this is dropped.
 #[derive(Debug)]
 pub(super) struct Ending {
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) under_way: UnderWay,
     pub(super) log: Option<AccessLog>,
     pub(super) route: Route,
     pub(super) began: Instant,
@@ -89,10 +90,27 @@ pub(super) struct Told {
     pub(super) user_agent: String,
 }
 
+/// Counts a request as being answered until it is dropped.
+#[derive(Debug)]
+pub(super) struct UnderWay(Arc<Metrics>);
+
+impl UnderWay {
+    pub(super) fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Ending {
     fn drop(&mut self) {
         let duration = self.began.elapsed();
-        self.metrics.request(self.route, self.status, self.bytes, duration);
+        self.under_way.0.request(self.route, self.status, self.bytes, duration);
         if let (Some(log), Some(told)) = (&self.log, self.told.take()) {
             let access = Access {
                 time: told.time,

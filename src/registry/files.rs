@@ -42,7 +42,14 @@ impl Service {
                 return Ok(text(&request.method, "text/plain; charset=utf-8", sum.hex()));
             }
         }
-        Err(ApiError::unknown(Code::BlobUnknown, format!("there is no file {path} here")))
+        Err(ApiError::unknown(
+            Code::BlobUnknown,
+            if path.is_empty() {
+                format!("a file has a name: {PREFIX}HOST/PATH, as in its address upstream")
+            } else {
+                format!("there is no file {path} here")
+            },
+        ))
     }
 
     /// The file that a decoded path means.

@@ -25,7 +25,7 @@ impl Service {
         let path = percent_decode_str(&request.path).decode_utf8();
         let path = path.map_err(|_| ApiError::bad_request(Code::NameInvalid, "the path is not UTF-8"))?;
         let base = request.host().filter(|host| is_authority(host)).map(|host| {
-            let scheme = if self.secure { "https" } else { "http" };
+            let scheme = if self.tls.is_some() { "https" } else { "http" };
             format!("{scheme}://{host}")
         });
         let answer = extras.answer(&Question { path: &path, base: base.as_deref() })?;

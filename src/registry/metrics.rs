@@ -61,6 +61,8 @@ pub(super) struct Metrics {
     requests: Mutex<BTreeMap<(Route, u16), u64>>,
     routes: Mutex<BTreeMap<Route, Totals>>,
     pub(super) connections: AtomicU64,
+    /// Requests that are being answered.
+    pub(super) under_way: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) misses: AtomicU64,
 }
@@ -78,6 +80,8 @@ struct Totals {
 pub(super) struct Gauges {
     pub(super) damaged: usize,
     pub(super) held: Usage,
+    /// When the certificate ends, in seconds since 1970; `None` if there is none.
+    pub(super) certificate_end: Option<i64>,
 }
 
 /// How much there was when it was last counted.
@@ -132,6 +136,7 @@ impl Metrics {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         for (name, kind, help, value) in [
             ("dray_connections", "gauge", "Connections that are open.", load(&self.connections)),
+            ("dray_requests_under_way", "gauge", "Requests that are being answered.", load(&self.under_way)),
             (
                 "dray_connections_refused_total",
                 "counter",
@@ -145,6 +150,11 @@ impl Metrics {
         ] {
             head(&mut text, name, kind, help);
             line(&mut text, name, "", value);
+        }
+        if let Some(end) = gauges.certificate_end {
+            let name = "dray_certificate_not_after_timestamp_seconds";
+            head(&mut text, name, "gauge", "When the certificate of the server ends.");
+            line(&mut text, name, "", end);
         }
         text
     }
@@ -196,7 +206,11 @@ mod tests {
         metrics.request(Route::Blob, 200, 1000, Duration::from_millis(20));
         metrics.request(Route::Blob, 206, 500, Duration::from_mins(5));
         metrics.misses.fetch_add(3, Ordering::Relaxed);
-        let text = metrics.render(Gauges { damaged: 1, held: Usage { blobs: 2, bytes: 3000 } });
+        let text = metrics.render(Gauges {
+            damaged: 1,
+            held: Usage { blobs: 2, bytes: 3000 },
+            certificate_end: Some(86_400),
+        });
         for expected in [
             "# TYPE dray_http_requests_total counter\n",
             "dray_http_requests_total{route=\"blob\",status=\"206\"} 1\n",
@@ -208,6 +222,7 @@ mod tests {
             "dray_misses_total 3\n",
             "dray_damaged_blobs 1\n",
             "dray_store_bytes 3000\n",
+            "dray_certificate_not_after_timestamp_seconds 86400\n",
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }

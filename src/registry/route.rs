@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::oci::MAX_MANIFEST_BYTES;
 
-use super::access::{Ending, Told};
+use super::access::{Ending, Told, UnderWay};
 use super::answer::text;
 use super::body::Body;
 use super::error::{ApiError, Code, blocking};
@@ -33,7 +33,7 @@ impl Service {
         peer: IpAddr,
         body: Incoming,
     ) -> Response<Body> {
-        let began = Instant::now();
+        let (began, under_way) = (Instant::now(), UnderWay::new(&self.metrics));
         let request = Request::new(parts, peer);
         let method = request.method.clone();
         let endpoint = Endpoint::parse(&request.path);
@@ -51,8 +51,8 @@ impl Service {
             Err(error) => Err(error),
         };
         let mut response = result.unwrap_or_else(|error| error.into_response(&method));
-        let (metrics, log, status) = (self.metrics.clone(), self.log.clone(), response.status().as_u16());
-        response.body_mut().end_with(Ending { metrics, log, route, began, status, bytes: 0, told });
+        let (log, status) = (self.log.clone(), response.status().as_u16());
+        response.body_mut().end_with(Ending { under_way, log, route, began, status, bytes: 0, told });
         response
     }
 

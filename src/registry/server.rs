@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite};
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -20,6 +21,7 @@ use crate::store::{Content, Store};
 
 use super::access::AccessLog;
 use super::extras::Extras;
+use super::metrics::Metrics;
 use super::naming::Naming;
 use super::receive::Incoming;
 use super::service::Service;
@@ -41,6 +43,9 @@ const SAVE: Duration = Duration::from_secs(5);
 
 /// How often wants are forgotten that another process has met.
 const FORGET: Duration = Duration::from_mins(1);
+
+/// How much is read of a request that came without TLS.
+const MAX_UNREAD: u64 = 64 * 1024;
 
 /// How a registry serves.
 #[derive(Clone)]
@@ -125,21 +130,78 @@ impl Default for Limits {
     }
 }
 
+/// How long a connection of a server that is stopping may take to its first request.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// How long transfers that began while the server was stopping may take to finish.
+const LATE: Duration = Duration::from_secs(10);
+
 /// A registry that has its port and waits to be run.
 pub struct Server {
     listener: TcpListener,
+    /// Whether connections are taken until the last transfer ends.
+    keeps_listening: bool,
     address: SocketAddr,
+    front: Front,
+}
+
+/// What connections are given to.
+struct Front {
     limits: Limits,
     tls: Option<Arc<Tls>>,
     service: Arc<Service>,
+    connections: Arc<Connections>,
+}
+
+/// Tells connections to end after the request that they are at.
+#[derive(Debug)]
+struct Stop(watch::Sender<()>);
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self(watch::Sender::new(()))
+    }
+}
+
+impl Stop {
+    /// Tells all connections, and waits until they have ended.
+    async fn finish(self) {
+        let _ = self.0.send(());
+        self.0.closed().await;
+    }
+}
+
+/// Counts the requests that are being answered. Clones share the count.
+#[derive(Clone, Debug)]
+pub struct Transfers(Arc<Metrics>);
+
+impl Transfers {
+    /// How many there are now.
+    pub fn count(&self) -> u64 {
+        self.0.under_way.load(Ordering::Relaxed)
+    }
 }
 
 impl Server {
-    /// Takes the port. Clients can connect from now on; they are answered once [`Server::run`] is called.
+    /// Takes the port of `config`. Clients can connect from now on; they are answered once [`Server::run`] is called.
     pub async fn bind(content: Arc<dyn Content>, config: Config) -> io::Result<Self> {
         let listener = TcpListener::bind(config.listen).await.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.listen))
         })?;
+        Self::with(listener, content, config)
+    }
+
+    /// Serves on a socket that listens already; the address of `config` does not matter. To be called in a runtime.
+    pub fn on(
+        listener: std::net::TcpListener,
+        content: Arc<dyn Content>,
+        config: Config,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Self::with(TcpListener::from_std(listener)?, content, config)
+    }
+
+    fn with(listener: TcpListener, content: Arc<dyn Content>, config: Config) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let uploads = config.push.clone().map(|store| Arc::new(Sessions::new(store)));
         let service = Service {
@@ -157,10 +219,19 @@ impl Server {
             log: config.access_log,
             sums: Arc::default(),
             extras: config.extras,
-            secure: config.tls.is_some(),
+            tls: config.tls.clone(),
         };
-        let service = Arc::new(service);
-        Ok(Self { listener, address, limits: config.limits, tls: config.tls, service })
+        let connections = Arc::new(Connections::new(&config.limits));
+        let front = Front { limits: config.limits, tls: config.tls, service: Arc::new(service), connections };
+        Ok(Self { listener, keeps_listening: false, address, front })
+    }
+
+    /// Takes and answers connections until the last transfer ends, also when the server is told to stop. That is right for
+    /// a socket that a service manager holds, because its next server starts only when this one has ended. A socket of the
+    /// server's own is closed at once instead, so that the next server can have the port.
+    #[must_use]
+    pub fn keep_listening(self) -> Self {
+        Self { keeps_listening: true, ..self }
     }
 
     /// The address and the port that were taken.
@@ -168,23 +239,61 @@ impl Server {
         self.address
     }
 
+    /// Returns what counts the requests that are being answered.
+    pub fn transfers(&self) -> Transfers {
+        Transfers(self.front.service.metrics.clone())
+    }
+
     /// Serves until `shutdown` completes, and then until the transfers under way are finished or the time for that is
     /// over.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let graceful = GracefulShutdown::new();
+        let Self { listener, keeps_listening, front, .. } = self;
         let mut chores = JoinSet::new();
-        if let Some(uploads) = self.service.uploads.clone() {
-            chores.spawn(sweep(uploads, self.limits.upload_age));
+        if let Some(uploads) = front.service.uploads.clone() {
+            chores.spawn(sweep(uploads, front.limits.upload_age));
         }
-        if let Some(wants) = self.service.wants.clone() {
+        if let Some(wants) = front.service.wants.clone() {
             chores.spawn(save(wants.clone()));
-            chores.spawn(forget(wants, self.service.content.clone()));
+            chores.spawn(forget(wants, front.service.content.clone()));
         }
-        let connections = Arc::new(Connections::new(&self.limits));
-        let mut shutdown = std::pin::pin!(shutdown);
+        if let Some(tls) = front.tls.clone() {
+            chores.spawn(watch_certificate(tls));
+        }
+        let (early, late) = (Stop::default(), Stop::default());
+        front.take_until(&listener, shutdown, &early, true).await;
+        let drained = tokio::time::timeout(front.limits.drain, early.finish());
+        let drained = if keeps_listening {
+            let drained = front.take_until(&listener, drained, &late, false).await;
+            drop(listener);
+            drained
+        } else {
+            drop(listener);
+            drained.await
+        };
+        chores.shutdown().await;
+        if drained.is_err() || tokio::time::timeout(LATE, late.finish()).await.is_err() {
+            tracing::warn!("stopped with transfers unfinished");
+        }
+        if let Some(wants) = front.service.wants.clone() {
+            save_once(wants).await;
+        }
+    }
+}
+
+impl Front {
+    /// Takes connections until `until` completes, and returns what it came to. Those of a server that is stopping do not
+    /// stay after their first request.
+    async fn take_until<T>(
+        &self,
+        listener: &TcpListener,
+        until: impl Future<Output = T>,
+        stop: &Stop,
+        stays: bool,
+    ) -> T {
+        let mut until = std::pin::pin!(until);
         loop {
             let (stream, peer) = tokio::select! {
-                accepted = self.listener.accept() => match accepted {
+                accepted = listener.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::warn!("cannot accept a connection: {error}");
@@ -192,29 +301,21 @@ impl Server {
                         continue;
                     }
                 },
-                () = &mut shutdown => break,
+                result = &mut until => return result,
             };
-            if let Some(pass) = connections.clone().enter(peer.ip()) {
-                self.serve(stream, peer.ip(), pass, &graceful);
+            if let Some(pass) = self.connections.clone().enter(peer.ip()) {
+                self.serve(stream, peer.ip(), pass, stop.0.subscribe(), stays);
             } else {
                 self.service.metrics.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!("too many connections, refused one from {}", peer.ip());
             }
         }
-        drop(self.listener);
-        chores.shutdown().await;
-        if tokio::time::timeout(self.limits.drain, graceful.shutdown()).await.is_err() {
-            tracing::warn!("stopped with transfers unfinished");
-        }
-        if let Some(wants) = self.service.wants.clone() {
-            save_once(wants).await;
-        }
     }
 
-    fn serve(&self, stream: TcpStream, peer: IpAddr, pass: Pass, graceful: &GracefulShutdown) {
+    fn serve(&self, stream: TcpStream, peer: IpAddr, pass: Pass, stop: watch::Receiver<()>, stays: bool) {
         // Manifests are small and followed by the next question: waiting to fill a packet would only delay it.
         let _ = stream.set_nodelay(true);
-        let (service, limits, watcher) = (self.service.clone(), self.limits.clone(), graceful.watcher());
+        let (service, limits) = (self.service.clone(), self.limits.clone());
         let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
         let metrics = self.service.metrics.clone();
         metrics.connections.fetch_add(1, Ordering::Relaxed);
@@ -222,11 +323,14 @@ impl Server {
             match tls {
                 None => {
                     let (stream, splices) = splice::plain(stream);
-                    speak(stream, splices, peer, service, &limits, watcher).await;
+                    speak(stream, splices, peer, service, &limits, stop, stays).await;
                 }
                 // The handshake is the client's doing as well, so it is waited for here and not where others wait.
-                Some(tls) => match tokio::time::timeout(limits.handshake_time, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => speak(stream, None, peer, service, &limits, watcher).await,
+                Some(tls) => match tokio::time::timeout(limits.handshake_time, shake_hands(&tls, stream))
+                    .await
+                {
+                    Ok(Ok(Some(stream))) => speak(stream, None, peer, service, &limits, stop, stays).await,
+                    Ok(Ok(None)) => tracing::debug!("{peer} does not speak TLS, and was told to"),
                     Ok(Err(error)) => tracing::debug!("no TLS with {peer}: {error}"),
                     Err(_) => tracing::debug!("no TLS with {peer}: it took too long"),
                 },
@@ -237,6 +341,28 @@ impl Server {
     }
 }
 
+/// Begins TLS with a client. Returns `None` if it speaks HTTP without TLS, which it is told.
+async fn shake_hands(
+    tls: &TlsAcceptor,
+    mut stream: TcpStream,
+) -> io::Result<Option<tokio_rustls::server::TlsStream<TcpStream>>> {
+    let mut first = [0];
+    // Every TLS record begins with a small number (RFC 8446, section 5.1), every request with a method.
+    if stream.peek(&mut first).await? == 0 || !first[0].is_ascii_uppercase() {
+        return tls.accept(stream).await.map(Some);
+    }
+    let said = "this port speaks HTTPS, and the request came as HTTP: use https://\n";
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        said.len()
+    );
+    stream.write_all((head + said).as_bytes()).await?;
+    stream.shutdown().await?;
+    // With something left unread the answer would be lost.
+    tokio::io::copy(&mut stream.take(MAX_UNREAD), &mut tokio::io::sink()).await?;
+    Ok(None)
+}
+
 /// Speaks HTTP on a connection until one side has enough.
 async fn speak<S>(
     stream: S,
@@ -244,12 +370,16 @@ async fn speak<S>(
     peer: IpAddr,
     service: Arc<Service>,
     limits: &Limits,
-    watcher: Watcher,
+    mut stop: watch::Receiver<()>,
+    stays: bool,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let body_time = limits.body_time;
+    let begun = Arc::new(Notify::new());
+    let asked = begun.clone();
     let answer = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        asked.notify_one();
         let (service, splices) = (service.clone(), splices.clone());
         async move {
             let (parts, body) = request.into_parts();
@@ -262,13 +392,31 @@ async fn speak<S>(
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(stays)
         .header_read_timeout(limits.header_time)
         .max_buf_size(limits.header_bytes)
         // Splicing relies on it that places go out as they are.
         .writev(true)
         .serve_connection(TokioIo::new(Guarded::new(stream, limits.write_time)), answer);
+    let mut connection = std::pin::pin!(connection);
+    let told = async {
+        // Without the sender the server is gone.
+        let _ = stop.changed().await;
+        // Whoever has only just connected is about to ask.
+        let _ = tokio::time::timeout(FIRST, begun.notified()).await;
+    };
+    let early = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = told => None,
+    };
+    let ended = if let Some(ended) = early {
+        ended
+    } else {
+        connection.as_mut().graceful_shutdown();
+        connection.await
+    };
     // Clients that go away in the middle are normal: containerd asks for the rest of a blob and takes 8 MiB of it.
-    if let Err(error) = watcher.watch(connection).await {
+    if let Err(error) = ended {
         tracing::debug!("connection ended: {error}");
     }
 }
@@ -290,6 +438,17 @@ async fn save(wants: Arc<Wants>) {
     loop {
         now_and_then.tick().await;
         save_once(wants.clone()).await;
+    }
+}
+
+/// Warns when the certificate is near its end, now and every day.
+async fn watch_certificate(tls: Arc<Tls>) {
+    let mut every_day = tokio::time::interval(Duration::from_hours(24));
+    loop {
+        every_day.tick().await;
+        if let Some(warning) = tls.warning(Timestamp::now()) {
+            tracing::warn!("{warning}");
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::metrics::{Held, Metrics};
 use super::naming::Naming;
 use super::readers::Readers;
 use super::sessions::Sessions;
+use super::tls::Tls;
 use super::users::Users;
 use super::wants::Wants;
 
@@ -37,8 +38,8 @@ pub(super) struct Service {
     pub(super) sums: Arc<Sums>,
     /// What is answered beside images and files.
     pub(super) extras: Option<Arc<dyn Extras>>,
-    /// Whether clients come over TLS.
-    pub(super) secure: bool,
+    /// The certificate; `None` if clients come without TLS.
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// The checksums of files that were computed because nobody stated them: by the digest that was stated.

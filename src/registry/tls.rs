@@ -1,11 +1,12 @@
 //! TLS: certificate and key from files, taken anew when they change, and certificates for a site that has none.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use fs_err as fs;
-use jiff::{Span, Timestamp, ToSpan as _};
+use jiff::{SignedDuration, Span, Timestamp, ToSpan as _};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -15,9 +16,14 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use crate::input::{self, InputError};
+use crate::text::counted;
+
+use super::certificate::Certificate;
 
 /// The largest certificate or key file.
 const MAX_FILE: u64 = 1024 * 1024;
+/// What is said of a certificate that cannot be decoded.
+const DAMAGED: &str = "the certificate in it is damaged";
 /// How often the files are looked at for changes.
 const LOOK: Duration = Duration::from_secs(2);
 /// The name of a site's certificate authority.
@@ -25,16 +31,32 @@ const AUTHORITY: &str = "dray site CA";
 /// How long a certificate authority lasts, in years.
 const AUTHORITY_YEARS: i64 = 10;
 
+/// A certificate is near its end when a third of its time is left, but no more than this.
+const NEAR: SignedDuration = SignedDuration::from_hours(30 * 24);
+
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file is not PEM of what it should be.
-    #[error("{path} is not {expected} in PEM form")]
+    #[error("{path} is not a {expected} in PEM form: {found}")]
     Pem {
         /// The file.
         path: PathBuf,
         /// What it should be.
-        expected: &'static str,
+        expected: Expected,
+        /// What is in it.
+        found: String,
+    },
+    /// The key is protected by a passphrase.
+    #[error("the private key {0} is encrypted, and a server has nobody to ask for the passphrase")]
+    Encrypted(PathBuf),
+    /// The key is that of another certificate.
+    #[error("the private key {key} does not belong to the certificate {certificate}")]
+    Mismatch {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
     },
     /// Certificate and key are read, but cannot be used.
     #[error("the certificate {path} cannot be used: {error}")]
@@ -63,6 +85,24 @@ pub enum TlsError {
     Io(#[from] std::io::Error),
 }
 
+/// What a file should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// A certificate, with those that lead from it to its authority after it.
+    Certificate,
+    /// A private key.
+    Key,
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Certificate => "certificate",
+            Self::Key => "private key",
+        })
+    }
+}
+
 /// The server's certificate and key. Changes of the files take effect within seconds, for new connections.
 #[derive(Debug)]
 pub struct Tls {
@@ -74,6 +114,8 @@ pub struct Tls {
 #[derive(Debug)]
 struct State {
     config: Arc<ServerConfig>,
+    /// How long it can be used; `None` if that cannot be read.
+    validity: Option<Validity>,
     modified: [Option<SystemTime>; 2],
     looked: Instant,
 }
@@ -82,8 +124,39 @@ impl Tls {
     /// Reads certificate (with the chain after it) and key.
     pub fn open(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let modified = [modified(certificate), modified(key)];
-        let state = State { config: load(certificate, key)?, modified, looked: Instant::now() };
+        let (config, validity) = load(certificate, key)?;
+        let state = State { config, validity, modified, looked: Instant::now() };
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), state: Mutex::new(state) })
+    }
+
+    /// Returns when the first certificate of the chain ends; `None` if that cannot be read.
+    pub fn not_after(&self) -> Option<Timestamp> {
+        self.validity().map(|validity| validity.not_after)
+    }
+
+    /// Says that the certificate has ended or ends soon; `None` if there is time.
+    pub(super) fn warning(&self, now: Timestamp) -> Option<String> {
+        let Validity { not_before, not_after } = self.validity()?;
+        let (left, all) = (not_after.duration_since(now), not_after.duration_since(not_before));
+        let path = self.certificate.display();
+        if left <= SignedDuration::ZERO {
+            Some(format!("the certificate {path} has expired on {not_after}, so no node can connect"))
+        } else if left < NEAR.min(all / 3) {
+            Some(format!("the certificate {path} expires on {not_after}, in {}", days_or_hours(left)))
+        } else {
+            None
+        }
+    }
+
+    /// Whether the certificate has ended.
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
+        self.not_after().is_some_and(|end| end <= now)
+    }
+
+    fn validity(&self) -> Option<Validity> {
+        // The files may have changed without a connection since.
+        self.config();
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).validity
     }
 
     /// What a new connection is to use. Files that make no sense are not taken.
@@ -94,9 +167,10 @@ impl Tls {
             let modified = [modified(&self.certificate), modified(&self.key)];
             if modified != state.modified {
                 match load(&self.certificate, &self.key) {
-                    Ok(config) => {
+                    Ok((config, validity)) => {
                         tracing::info!("{} has changed and is used from now on", self.certificate.display());
                         state.config = config;
+                        state.validity = validity;
                         state.modified = modified;
                     }
                     Err(error) => tracing::warn!("the certificate stays as it was: {error}"),
@@ -111,16 +185,41 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
 }
 
-fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let pem = |path: &Path, expected| TlsError::Pem { path: path.to_owned(), expected };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(certificate)?)
-        .collect::<Result<_, _>>()
-        .map_err(|_| pem(certificate, "a certificate"))?;
-    if chain.is_empty() {
-        return Err(pem(certificate, "a certificate"));
+/// How long a chain of certificates can be used.
+#[derive(Clone, Copy, Debug)]
+struct Validity {
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
+impl Validity {
+    fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let read: Option<Vec<Certificate>> = chain.iter().map(|der| Certificate::parse(der).ok()).collect();
+        let read = read?;
+        Some(Self {
+            not_before: read.iter().map(|certificate| certificate.not_before).max()?,
+            not_after: read.iter().map(|certificate| certificate.not_after).min()?,
+        })
     }
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| pem(key, "a private key"))?;
-    let unusable = |error| TlsError::Unusable { path: certificate.to_owned(), error };
+}
+
+fn days_or_hours(left: SignedDuration) -> String {
+    match left.as_hours() {
+        hours @ 0..48 => counted(hours, "hour"),
+        hours => counted(hours / 24, "day"),
+    }
+}
+
+fn load(certificate: &Path, key: &Path) -> Result<(Arc<ServerConfig>, Option<Validity>), TlsError> {
+    let chain = read_chain(certificate)?;
+    let private = read_key(key)?;
+    let validity = Validity::of(&chain);
+    let unusable = |error| match error {
+        rustls::Error::InconsistentKeys(_) => {
+            TlsError::Mismatch { certificate: certificate.to_owned(), key: key.to_owned() }
+        }
+        error => TlsError::Unusable { path: certificate.to_owned(), error },
+    };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -129,12 +228,56 @@ fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
         .with_single_cert(chain, private)
         .map_err(unusable)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), validity))
 }
 
 /// Reads a file in PEM form.
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(input::read_text(path, MAX_FILE)?.into_bytes())
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let bytes = read(path)?;
+    let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| not_pem(path, Expected::Certificate, &bytes))
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let bytes = read(path)?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| not_pem(path, Expected::Key, &bytes))
+}
+
+/// The error for a file that does not have what it should have.
+fn not_pem(path: &Path, expected: Expected, bytes: &[u8]) -> TlsError {
+    const BEGIN: &str = "-----BEGIN ";
+    let text = String::from_utf8_lossy(bytes);
+    // In the older form the header after the label says it.
+    if expected == Expected::Key && text.contains("ENCRYPTED") {
+        return TlsError::Encrypted(path.to_owned());
+    }
+    let label = text.lines().find_map(|line| line.trim().strip_prefix(BEGIN)?.strip_suffix("-----"));
+    let found = match (label, expected) {
+        (Some("CERTIFICATE"), Expected::Certificate) => DAMAGED.to_owned(),
+        (Some(label), _) => {
+            let label: String = label.chars().filter(|c| !c.is_control()).take(40).collect();
+            format!("it has a {}", label.to_lowercase())
+        }
+        (None, _) if bytes.is_empty() => "it is empty".to_owned(),
+        (None, _) => format!("it has no line that begins with {}", BEGIN.trim_end()),
+    };
+    TlsError::Pem { path: path.to_owned(), expected, found }
+}
+
+/// Reads the names that the certificate at `path` is for.
+pub fn certificate_names(path: &Path) -> Result<Vec<String>, TlsError> {
+    let chain = read_chain(path)?;
+    let own = chain.first().and_then(|der| Certificate::parse(der).ok());
+    let damaged = || TlsError::Pem {
+        path: path.to_owned(),
+        expected: Expected::Certificate,
+        found: DAMAGED.to_owned(),
+    };
+    Ok(own.ok_or_else(damaged)?.names)
 }
 
 /// A certificate and its private key, in PEM form.
@@ -237,8 +380,70 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &second));
         fs::write(&key, "nonsense").unwrap();
         assert!(Arc::ptr_eq(&second, &look()));
-        assert!(Tls::open(&certificate, &key).unwrap_err().to_string().contains("not a private key"));
-        assert!(Tls::open(&key, &key).unwrap_err().to_string().contains("not a certificate"));
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_named_with_the_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let now = Timestamp::now();
+        let authority = make_authority(now).unwrap();
+        let pair = || make_server(&authority.key, &["a".into()], 30, now).unwrap();
+        let (one, other) = (pair(), pair());
+        for (name, text) in [("crt", one.certificate.as_str()), ("key", &one.key), ("other", &other.key)] {
+            fs::write(path(name), text).unwrap();
+        }
+        fs::write(path("empty"), "").unwrap();
+        fs::write(path("text"), "hello").unwrap();
+        fs::write(path("der"), [0x30, 0x82, 1, 2]).unwrap();
+        fs::write(path("cut"), &one.certificate[..200]).unwrap();
+        let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        fs::write(path("locked"), locked).unwrap();
+        for (certificate, key, expected) in [
+            ("crt", "other", "the private key DIR/other does not belong to the certificate DIR/crt"),
+            ("none", "key", "cannot read DIR/none"),
+            ("crt", "none", "cannot read DIR/none"),
+            (".", "key", "DIR/. is a directory"),
+            ("key", "key", "DIR/key is not a certificate in PEM form: it has a private key"),
+            ("crt", "crt", "DIR/crt is not a private key in PEM form: it has a certificate"),
+            ("empty", "key", "DIR/empty is not a certificate in PEM form: it is empty"),
+            (
+                "text",
+                "key",
+                "DIR/text is not a certificate in PEM form: it has no line that begins with -----BEGIN",
+            ),
+            ("der", "key", "DIR/der "),
+            ("cut", "key", "DIR/cut is not a certificate in PEM form: the certificate in it is damaged"),
+            ("crt", "locked", "the private key DIR/locked is encrypted"),
+        ] {
+            let error = Tls::open(&path(certificate), &path(key)).unwrap_err().to_string();
+            let expected = expected.replace("DIR", &directory.path().display().to_string());
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_announced() {
+        let directory = tempfile::tempdir().unwrap();
+        let (certificate, key) = (directory.path().join("c"), directory.path().join("k"));
+        let first: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let day = |day: i64| first + SignedDuration::from_hours(24 * day);
+        let authority = make_authority(day(0)).unwrap();
+        let warning = |days: u32, at: i64| {
+            let server = make_server(&authority.key, &["a".into()], days, day(0)).unwrap();
+            fs::write(&certificate, server.certificate).unwrap();
+            fs::write(&key, server.key).unwrap();
+            let tls = Tls::open(&certificate, &key).unwrap();
+            assert_eq!(tls.not_after(), Some(day(days.into())));
+            assert_eq!(tls.is_expired(day(at)), at >= i64::from(days));
+            tls.warning(day(at)).unwrap_or_default()
+        };
+        assert_eq!(warning(825, 700), "");
+        assert!(warning(825, 800).ends_with("expires on 2028-04-05T00:00:00Z, in 25 days"));
+        // One that lasts a week is not near its end from the first day on.
+        assert_eq!(warning(8, 3), "");
+        assert!(warning(8, 6).ends_with("in 2 days"));
+        assert!(warning(8, 8).contains("has expired on 2026-01-09"));
     }
 
     #[test]

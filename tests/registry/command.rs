@@ -171,5 +171,190 @@ fn what_would_be_open_to_everybody_is_not_started() {
     fs::write(&plain, "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n").unwrap();
     let mut weak = dray();
     weak.args(["serve", "--allow-push", "--listen", "127.0.0.1:0", "--store"]).arg(&store);
-    weak.arg("--htpasswd").arg(&plain).fail_with(1).says(&["bcrypt"]);
+    weak.arg("--htpasswd").arg(&plain).fail_with(2).says(&["bcrypt"]);
+}
+
+#[test]
+fn serve_without_content_names_both_kinds() {
+    let mut serve = dray();
+    serve.arg("serve").fail_with(2).says(&["--store <DIR>", "--bundle <BUNDLE>"]);
+}
+
+#[test]
+fn a_bundle_is_served_unverified_only_on_request() {
+    let site = Site::new(
+        "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {name: plant-7}\nspec:\n  \
+         nodes: [linux/amd64]\n  runtimes: [containerd@1.7]\n  images: ['quay.io/coreos/etcd:v3.6.4']\n",
+    );
+    let upstream = shelf::serve(&site.path("upstream"), &["quay.io/coreos/etcd:v3.6.4".to_owned()]);
+    let bundle = site.bundle(upstream.address());
+    let bundle = bundle.to_str().unwrap();
+    let mut unsaid = dray();
+    unsaid.args(["serve", "--listen", "127.0.0.1:0", "--bundle", bundle]);
+    unsaid.fail_with(2).says(&["--trust PUB", "--insecure-skip-verify"]);
+    let (server, address) = serve(&["--bundle", bundle, "--insecure-skip-verify"]);
+    get(address, "/v2/coreos/etcd/manifests/v3.6.4?ns=quay.io").expect(200);
+    let said = server.wait_for("what is served", |line| line.contains("1 image").then(|| line.to_owned()));
+    assert_eq!(said, "1 image; only this machine reaches it; --listen :5000 is for nodes");
+    assert!(server.log().contains("signatures are not checked"), "{}", server.log());
+}
+
+#[test]
+fn listening_takes_every_usual_form_of_an_address() {
+    let site = Site::new("");
+    let store = site.path("store");
+    drop(dray::store::Store::create(&store).unwrap());
+    let store = store.to_str().unwrap();
+    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let forms: [fn(u16) -> String; 5] = [
+        |port| format!("localhost:{port}"),
+        |port| format!(":{port}"),
+        |port| port.to_string(),
+        |port| format!("[::]:{port}"),
+        |port| format!("0.0.0.0:{port}"),
+    ];
+    for form in forms {
+        let (port, json) = (port(), ["--format", "json"]);
+        let arguments = ["serve", "--store", store, "--listen", &form(port)];
+        let server = Daemon::start(dray().args(arguments).args(json));
+        server.wait_for("the end of what it says", |line| (line == "}").then_some(()));
+        get(([127, 0, 0, 1], port).into(), "/healthz").expect(200);
+        let said: serde_json::Value = serde_json::from_str(&server.log()).unwrap();
+        let is_for_nodes = !form(port).starts_with("localhost");
+        if !is_for_nodes {
+            assert_eq!(said["urlForNodes"], serde_json::Value::Null);
+        }
+        let mut second = dray();
+        second.args(arguments).fail_with(1).says(&[
+            &format!(
+                "cannot listen on {}",
+                if form(port).contains(':') { form(port) } else { format!(":{port}") }
+            ),
+            "another program has this port",
+        ]);
+    }
+    for bad in ["localhost", "a b:1", "::1:5000"] {
+        let mut wrong = dray();
+        wrong.args(["serve", "--store", store, "--listen", bad]);
+        wrong.fail_with(2).says(&["0.0.0.0:5000, :5000 or localhost:5000"]);
+    }
+}
+
+#[test]
+fn pushing_beyond_this_machine_needs_users_in_every_form() {
+    let site = Site::new("");
+    for listen in [":0", "0", "[::]:0"] {
+        let mut open = dray();
+        open.args(["serve", "--allow-push", "--listen", listen, "--store"]).arg(site.path("store"));
+        open.fail_with(2).says(&["everybody", "--htpasswd"]);
+    }
+}
+
+#[test]
+fn files_of_a_server_that_cannot_be_read_are_named() {
+    let site = Site::new("");
+    let store = site.path("store");
+    drop(dray::store::Store::create(&store).unwrap());
+    let command = |flags: &[&str]| {
+        let mut serve = dray();
+        serve.args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(&store).args(flags);
+        serve
+    };
+    let nothing = site.path("nothing");
+    let nothing = nothing.to_str().unwrap();
+    command(&["--tls-cert", nothing, "--tls-key", nothing])
+        .fail_with(2)
+        .says(&[&format!("cannot read {nothing}"), "No such file"]);
+    command(&["--htpasswd", nothing]).fail_with(2).says(&[nothing, "No such file"]);
+}
+
+/// A layer that no buffer holds, and a client that takes the first bytes of it.
+fn slow_pull(site: &crate::site::Site, address: SocketAddr) -> (Connection, usize) {
+    const SIZE: usize = 64 * 1024 * 1024;
+    let digest = site.blob("a", &vec![7; SIZE]);
+    let mut slow = Connection::open(address);
+    slow.send(format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+    slow.read(1000);
+    (slow, SIZE)
+}
+
+#[test]
+fn a_server_that_stops_says_what_it_waits_for() {
+    let site = crate::site::Site::new();
+    for signals in 1..=2 {
+        let (mut server, address) = serve(&["--store", site.store.path().to_str().unwrap()]);
+        let (slow, length) = slow_pull(&site, address);
+        server.signal("TERM");
+        server.wait_for("what it waits for", |line| {
+            line.contains("waiting for 1 transfer to end").then_some(())
+        });
+        if signals == 2 {
+            server.signal("TERM");
+            assert_eq!(server.wait(), 0);
+            assert!(slow.rest().len() < length);
+        } else {
+            // The port is free for the next one.
+            let listen = address.to_string();
+            let mut next = dray();
+            next.args(["serve", "--store", site.store.path().to_str().unwrap(), "--listen", &listen]);
+            let next = Daemon::start(&next);
+            next.wait_for("address", loopback_address);
+            get(address, "/healthz").expect(200);
+            assert!(slow.rest().len() > length - 1000, "it gets the rest");
+            assert_eq!(server.wait(), 0);
+        }
+    }
+}
+
+/// A service manager holds the socket, and starts the server again whenever it ends.
+const MANAGER: &str = r#"
+import os, signal, socket, sys
+held = socket.create_server(("127.0.0.1", 0))
+print("held 127.0.0.1:%d" % held.getsockname()[1], flush=True)
+while True:
+    child = os.fork()
+    if child == 0:
+        os.dup2(held.fileno(), 3)
+        os.set_inheritable(3, True)
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+        os.execv(sys.argv[1], sys.argv[1:])
+    print("server %d" % child, flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: (os.kill(child, signal.SIGKILL), sys.exit()))
+    print("ended %d" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"#;
+
+#[test]
+fn a_restart_under_a_service_manager_refuses_nobody() {
+    let site = crate::site::Site::new();
+    let mut manager = Command::new("python3");
+    manager.args(["-c", MANAGER, env!("CARGO_BIN_EXE_dray"), "serve", "--store"]).arg(site.store.path());
+    // The socket comes before what the flag says.
+    manager.args(["--listen", "127.0.0.1:1"]);
+    let manager = Daemon::start(&manager);
+    let address: SocketAddr = manager.wait_for("address", loopback_address).parse().unwrap();
+    let server = || manager.wait_for("server", |line| line.strip_prefix("server ")?.parse::<u32>().ok());
+    let first = server();
+    let (slow, length) = slow_pull(&site, address);
+    Command::new("sh").args(["-c", &format!("kill -s TERM {first}")]).succeed();
+    manager.wait_for("what it waits for", |line| line.contains("waiting for 1 transfer").then_some(()));
+    for _ in 0..5 {
+        // The old server answers as long as it is there, and then asks clients to come again.
+        let answer = get(address, "/healthz").expect(200);
+        assert_eq!(answer.header("connection"), "close");
+    }
+    assert!(slow.rest().len() > length - 1000);
+    // Whoever comes in between waits for the next one.
+    get(address, "/healthz").expect(200);
+    manager.wait_for("end", |line| (line == "ended 0").then_some(()));
+    assert_ne!(server(), first);
+    get(address, "/healthz").expect(200);
+}
+
+#[test]
+fn the_demo_that_serves_ends_well() {
+    let mut demo = Daemon::start(dray().args(["demo", "--serve"]));
+    demo.wait_for("how it ends", |line| line.contains("Ctrl-C").then_some(()));
+    demo.signal("INT");
+    assert_eq!(demo.wait(), 0, "{}", demo.log());
+    assert!(!demo.log().contains("interrupted"), "{}", demo.log());
 }

@@ -14,7 +14,9 @@ fn the_unit_is_right_and_leaves_few_rights() {
     let unit = directory.path().join("dray.service");
     let shipped = fs::read_to_string(format!("{CONTRIB}/dray.service")).unwrap();
     fs::write(&unit, shipped.replace("/usr/local/bin/dray", DRAY)).unwrap();
-    let said = Command::new("systemd-analyze").arg("verify").arg(&unit).finish();
+    let socket = directory.path().join("dray.socket");
+    fs::copy(format!("{CONTRIB}/dray.socket"), &socket).unwrap();
+    let said = Command::new("systemd-analyze").arg("verify").args([&unit, &socket]).finish();
     assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{}", said.stdout);
     // In tenths: 1.5 of 10, where 10 is a service with all rights.
     Command::new("systemd-analyze")
@@ -49,6 +51,8 @@ fn systemd_runs_it() {
                     hello pulled as pushed\n\
                     push of root 201\n\
                     push after root 201\n\
+                    200\n\
+                    the slow one has it all\n\
                     hello pulled after a restart\n\
                     hello pulled after it was killed\n\
                     Result=success\n\

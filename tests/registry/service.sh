@@ -24,7 +24,7 @@ ip link set lo up
 install -D "$dray" "$root/usr/local/bin/dray"
 # A machine may have it installed.
 rm -rf "$root"/etc/systemd/system/* "$root"/etc/dray "$root"/var/lib/{,private/}dray
-install -m 0644 "$contrib/dray.service" "$root/etc/systemd/system/dray.service"
+install -m 0644 "$contrib/dray.service" "$contrib/dray.socket" "$root/etc/systemd/system/"
 # With users, whose lines are there to be uncommented.
 install -D -m 0644 "$contrib/dray-tls.conf" "$root/etc/systemd/system/dray.service.d/dray-tls.conf"
 sed -i 's/^#\(LoadCredential\|Environment\)/\1/' "$root/etc/systemd/system/dray.service.d/dray-tls.conf"
@@ -66,11 +66,23 @@ kill %1
 wait %1
 find /var/lib/private/dray ! -user dray
 push 'push after root' two "$site/v2/b/blobs/uploads/?digest=sha256:" -u ann:secret
-systemctl restart dray.service
+# A client that takes 64 MiB slowly, while others come without trying twice.
+head -c 64M /dev/zero >/tmp/large
+readonly large=$(sha256sum /tmp/large | cut -d' ' -f1)
+curl -o /dev/null -X POST --data-binary @/tmp/large -u ann:secret "$site/v2/a/blobs/uploads/?digest=sha256:$large"
+curl --limit-rate 20M -o /tmp/slow "$site/v2/a/blobs/sha256:$large" &
+readonly slow=$!
+while [ ! -s /tmp/slow ]; do sleep 0.1; done
+systemctl restart dray.service &
+readonly restart=$!
+while kill -0 "$restart" 2>/dev/null; do
+  curl -o /dev/null -w '%{http_code}\n' "$site/healthz" || echo refused
+done | sort -u
+wait "$slow" && cmp /tmp/slow /tmp/large && echo 'the slow one has it all'
 pull 'after a restart'
 kill -9 "$(main)"
 pull 'after it was killed'
-systemctl stop dray.service
+systemctl stop dray.socket dray.service
 systemctl show --property Result --property ExecMainStatus dray.service
 TRY
 cd "$root"

@@ -187,3 +187,86 @@ fn whoever_does_not_shake_hands_is_dropped() {
     let _silent = site.connect();
     get(&site, &directory.join("ca.crt"), "/healthz").unwrap();
 }
+
+#[test]
+fn http_at_the_port_for_tls_is_answered_in_words() {
+    let (site, directory) = site(Limits::default());
+    for request in
+        ["GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n", "PUT /v2/a/manifests/1 HTTP/1.1\r\nHost: a\r\n\r\nbody"]
+    {
+        let mut plain = site.connect();
+        plain.send(request.as_bytes());
+        let answer = plain.response(false).expect(400);
+        assert!(answer.text().contains("use https://"), "{}", answer.text());
+        assert!(plain.rest().is_empty(), "the connection ends");
+    }
+    get(&site, &directory.join("ca.crt"), "/healthz").unwrap();
+}
+
+#[test]
+fn the_end_of_the_certificate_is_a_metric() {
+    let (site, directory) = site(Limits::default());
+    let (_, metrics) = get(&site, &directory.join("ca.crt"), "/metrics").unwrap();
+    let metrics = String::from_utf8(metrics).unwrap();
+    let name = "dray_certificate_not_after_timestamp_seconds ";
+    let end: i64 = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap();
+    let said = Command::new("openssl")
+        .args(["x509", "-noout", "-enddate", "-dateopt", "iso_8601", "-in"])
+        .arg(directory.join("server.crt"))
+        .succeed();
+    let until = said.trim().strip_prefix("notAfter=").unwrap().replacen(' ', "T", 1);
+    assert_eq!(until.parse::<jiff::Timestamp>().unwrap().as_second(), end);
+    // With time left there is nothing to say.
+    assert_eq!(get(&site, &directory.join("ca.crt"), "/readyz").unwrap(), (200, b"ready\n".to_vec()));
+    let plain = Site::new();
+    assert!(!plain.get("/metrics").expect(200).text().contains("dray_certificate"));
+}
+
+#[test]
+fn a_certificate_near_its_end_is_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = directory.path().join("tls");
+    let init = |days: &str| {
+        let mut init = dray();
+        init.args(["tls", "init", "--san", "site.local", "--days", days, "-q", "-o"]).arg(&made).succeed();
+    };
+    // It began yesterday, so most of its time is over.
+    init("1");
+    let store = directory.path().join("store");
+    drop(dray::store::Store::create(&store).unwrap());
+    let mut serve = dray();
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(&store);
+    serve.arg("--tls-cert").arg(made.join("server.crt")).arg("--tls-key").arg(made.join("server.key"));
+    let server = crate::support::daemon::Daemon::start(&serve);
+    server.wait_for("warning", |line| {
+        (line.contains("server.crt expires on") && line.contains("hour")).then_some(())
+    });
+}
+
+#[test]
+fn renewing_keeps_the_names_of_the_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = directory.path().join("tls");
+    let init = |arguments: &[&str]| {
+        let mut init = dray();
+        init.args(["tls", "init"]).args(arguments).arg("-o").arg(&made);
+        init
+    };
+    let names = || {
+        let mut show = Command::new("openssl");
+        show.args(["x509", "-noout", "-ext", "subjectAltName", "-in"]).arg(made.join("server.crt"));
+        show.succeed().lines().last().unwrap().trim().to_owned()
+    };
+    init(&[]).fail_with(2).says(&["no name for the certificate", "--san"]);
+    init(&["--san", "registry.site.local,localhost,10.1.2.3"]).succeed();
+    init(&[]).succeed();
+    assert_eq!(names(), "DNS:registry.site.local, DNS:localhost, IP Address:10.1.2.3");
+    let said = init(&["--san", "x.site.local,localhost"]).finish();
+    assert_eq!(said.code, 0);
+    assert!(said.stderr.contains("kept from the certificate that was there: registry.site.local, 10.1.2.3"));
+    assert_eq!(names(), "DNS:registry.site.local, DNS:localhost, IP Address:10.1.2.3, DNS:x.site.local");
+    init(&["--san", "only.site.local", "--replace-names"]).succeed();
+    assert_eq!(names(), "DNS:only.site.local");
+    std::fs::write(made.join("server.crt"), "nonsense").unwrap();
+    init(&["--san", "a"]).fail_with(2).says(&["server.crt is not a certificate", "--replace-names"]);
+}

@@ -3,7 +3,7 @@
 mod pull;
 mod samples;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use clap::Args;
 use dray::bundle::{self, BuildOptions, Bundle, ImportOptions};
 use dray::catalog::Catalog;
 use dray::file::Inputs;
-use dray::registry::{Config, Server};
+use dray::registry::{Config, Listen, Server};
 use dray::resolve::{self, Definition, Lock, LockedImage, ResolveOptions};
 use dray::store::{Author, Store};
 use dray::trust::{Policy, PrivateKey};
@@ -24,6 +24,7 @@ use super::clock;
 use super::error::{CliError, Kind};
 use super::output::{self, human_bytes, table};
 use super::runtime::{self, Context, stop_signal};
+use super::serve::listener;
 use pull::{Pulled, pull_as};
 
 /// Show the whole round trip on this machine, without a network
@@ -39,7 +40,7 @@ pub(crate) struct Demo {
     serve: bool,
     /// With --serve: where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
+    listen: Listen,
 }
 
 /// What the demonstration came to.
@@ -55,16 +56,24 @@ struct Outcome {
 impl Demo {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let folder = tempfile::Builder::new().prefix("dray-demo-").tempdir()?;
-        runtime::block_on(async { self.round_trip(context, folder.path()).await })
+        runtime::serve(async {
+            let site = runtime::interruptible(self.round_trip(context, folder.path())).await?;
+            if self.serve {
+                context.output.note(how_to_pull(site.address));
+                stop_signal().await;
+            }
+            site.stop().await
+        })
     }
 
-    async fn round_trip(&self, context: &Context, folder: &Path) -> Result<(), CliError> {
+    /// Shows everything, and returns the site, which still serves.
+    async fn round_trip(&self, context: &Context, folder: &Path) -> Result<Running, CliError> {
         let say = |text: String| if context.output.is_json() { Ok(()) } else { output::text(&text) };
         say(format!("On the connected side\n\n{}", indented(samples::DEFINITION)))?;
 
         let samples = Store::create(&folder.join("upstream"))?;
         samples::publish(&samples)?;
-        let upstream = Running::start(samples, loopback()).await?;
+        let upstream = Running::start(samples).await?;
         let reader = upstream.reader()?;
         let lock = lock(&reader).await?;
         let kept: usize = lock.images.iter().map(|image| image.kept().count().max(1)).sum();
@@ -97,8 +106,11 @@ impl Demo {
         let store = Store::create(&folder.join("site"))?;
         let record = import(bundle, store.clone(), &key).await?.import;
         say(format!("5  import  {} images from {} blobs", record.images, record.copied_blobs))?;
-        let listen = if self.serve { self.listen } else { loopback() };
-        let site = Running::start(store, listen).await?;
+        let site = if self.serve {
+            Running::on(listener(&self.listen)?, store)?
+        } else {
+            Running::start(store).await?
+        };
         say(format!("6  serve   http://{}\n", site.address))?;
 
         let pulled = pull_everywhere(&lock, &site.reader()?).await?;
@@ -112,18 +124,11 @@ impl Demo {
         if !outcome.ready {
             return Err(CliError::new(Kind::Incomplete, "a node would not start"));
         }
-        if self.serve {
-            context.output.note(how_to_pull(site.address));
-            stop_signal().await;
-        } else {
+        if !self.serve {
             say("\nNext: `dray demo --serve` stays up; `dray images --release k0s@v1.36.3+k0s.2` lists a real release.".to_owned())?;
         }
-        site.stop().await
+        Ok(site)
     }
-}
-
-fn loopback() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 /// A registry that runs until it is stopped.
@@ -134,15 +139,24 @@ struct Running {
 }
 
 impl Running {
-    async fn start(store: Store, listen: SocketAddr) -> Result<Self, CliError> {
-        let server = Server::bind(Arc::new(store), Config { listen, ..Config::default() }).await?;
+    /// Serves on a free port that only this machine reaches.
+    async fn start(store: Store) -> Result<Self, CliError> {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Ok(Self::run(Server::bind(Arc::new(store), Config { listen, ..Config::default() }).await?))
+    }
+
+    fn on(listener: TcpListener, store: Store) -> Result<Self, CliError> {
+        Ok(Self::run(Server::on(listener, Arc::new(store), Config::default())?))
+    }
+
+    fn run(server: Server) -> Self {
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.run(async {
             // A sender that is gone means stop as well.
             let _ = stopped.await;
         }));
-        Ok(Self { address, stop, task })
+        Self { address, stop, task }
     }
 
     /// A client that finds the images of all sample hosts here.

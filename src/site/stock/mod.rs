@@ -72,6 +72,8 @@ enum Source {
 pub struct Brought {
     /// The releases.
     pub releases: BTreeMap<ReleaseId, Stocked>,
+    /// How many different images.
+    pub images: usize,
     /// Hosts and paths of the plain files, the newest last.
     files: Vec<(String, String)>,
 }
@@ -208,7 +210,9 @@ impl Brought {
     /// What the bundles with these locks bring, the oldest first.
     pub fn by<'a>(locks: impl IntoIterator<Item = &'a Lock>) -> Self {
         let mut brought = Self::default();
+        let mut images = BTreeSet::new();
         for lock in locks {
+            images.extend(lock.images.iter().map(|image| &image.reference));
             for release in &lock.releases {
                 // A later version of this program may have written it.
                 let Ok(id) = release.release.parse::<ReleaseId>() else { continue };
@@ -222,6 +226,7 @@ impl Brought {
             }
             brought.files.extend(lock.files.iter().filter_map(LockedFile::address));
         }
+        brought.images = images.len();
         brought
     }
 
