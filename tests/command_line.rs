@@ -3,6 +3,7 @@
 
 mod support;
 
+use dray::resolve::GapKind;
 use serde_json::Value;
 
 use support::command::Run as _;
@@ -93,4 +94,27 @@ fn errors_are_json_where_results_are() {
     assert!(finished.stdout.starts_with('{'), "{}", finished.stdout);
     let finished = dray().args(["lock", "--nonsense"]).fail_with(2);
     assert!(finished.stdout.is_empty(), "{}", finished.stdout);
+}
+
+#[test]
+fn documentation_names_every_kind_of_error() {
+    let page = include_str!("../docs/json.md");
+    for kind in ["failed", "usage", "verification", "incomplete", "interrupted"] {
+        assert!(page.contains(&format!("| `{kind}` |")), "{kind}");
+    }
+    for kind in [
+        GapKind::Missing,
+        GapKind::Denied,
+        GapKind::Credentials,
+        GapKind::RateLimited,
+        GapKind::Unreachable,
+        GapKind::Unreadable,
+        GapKind::Damaged,
+        GapKind::Schema1,
+        GapKind::Platform,
+        GapKind::Scope,
+    ] {
+        let name = serde_json::to_value(kind).unwrap();
+        assert!(page.contains(&format!("| `{}` |", name.as_str().unwrap())), "{name}");
+    }
 }
