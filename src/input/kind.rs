@@ -8,6 +8,8 @@ const LOOKED_AT: usize = 1024;
 const USTAR: std::ops::Range<usize> = 257..262;
 /// Where the kind of an entry lies in a tar header.
 const TAR_TYPE: usize = 156;
+/// Where the checksum lies in a tar header.
+const CHECKSUM: std::ops::Range<usize> = 148..156;
 
 /// How files begin that can be told by it.
 const MAGIC: [(&[u8], FileKind); 22] = [
@@ -155,7 +157,8 @@ impl fmt::Display for FileKind {
 
 /// Recognises a tar archive, and what is in it by the path of its first entry.
 fn tar(start: &[u8]) -> Option<FileKind> {
-    if start.get(USTAR)? != b"ustar" {
+    // A header that is damaged says nothing: its file may be a bundle with a flipped bit.
+    if start.get(USTAR)? != b"ustar" || !has_its_checksum(start.get(..512)?) {
         return None;
     }
     // The first entry of an archive in pax form is a record, which the path of the real one follows.
@@ -178,8 +181,19 @@ fn tar(start: &[u8]) -> Option<FileKind> {
         "blobs" | "oci-layout" | "index.json" => FileKind::OciArchive,
         "manifest.json" | "repositories" => FileKind::DockerArchive,
         name if is_image(name.strip_suffix(".json").unwrap_or(name)) => FileKind::DockerArchive,
+        // Nothing guards the bytes of a pax record.
+        _ if matches!(start[TAR_TYPE], b'x' | b'g') => return None,
         _ => FileKind::Archive("a tar archive"),
     })
+}
+
+/// Returns whether a tar header adds up to the checksum in it, which counts itself as blanks (POSIX.1-2017, `pax`).
+fn has_its_checksum(header: &[u8]) -> bool {
+    let counted = |(at, byte): (usize, &u8)| u32::from(if CHECKSUM.contains(&at) { b' ' } else { *byte });
+    let digits = header[CHECKSUM].split(|byte| matches!(byte, b' ' | 0)).find(|part| !part.is_empty());
+    let stated = digits.and_then(|digits| str::from_utf8(digits).ok());
+    stated.and_then(|text| u32::from_str_radix(text, 8).ok())
+        == Some(header.iter().enumerate().map(counted).sum())
 }
 
 /// Recognises a certificate or key in DER: a sequence with a length of two bytes, and a sequence or number in it.

@@ -248,12 +248,6 @@ attacks! {
         cuts.into_iter().filter(|cut| *cut < bytes.len()).map(|cut| bytes[..cut].to_vec()).collect()
     };
     nothing_at_all: AtOnce, [WHERE], || vec![Vec::new(), vec![0], vec![0; 1024], vec![0; 10_240], vec![0xff; 10_240]];
-    another_kind_of_file: AtOnce, [WHERE], || {
-        [&b"\x1f\x8b\x08\0\0\0\0\0\0\x03"[..], b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh9", b"\xfd7zXZ\0", b"{}", b"#!/bin/sh\n"]
-            .into_iter()
-            .map(|magic| [magic, &[0; 2000]].concat())
-            .collect()
-    };
     an_image_layout_of_somebody_else: AtOnce, ["no bundle made by dray"], || {
         let mut archive = Archive { parts: Vec::new(), end: vec![0; 2 * BLOCK] };
         archive.parts.push(Part::file("index.json", *br#"{"schemaVersion":2,"manifests":[]}"#));
