@@ -16,16 +16,25 @@ pub enum ImageListError {
     /// The file cannot be read, or is no text.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// A line is no reference.
-    #[error("{file}, line {line}: {source}; write one image reference a line, # starts a comment")]
-    Line {
+    /// Lines that are no references: all of them.
+    #[error("{}; write one image reference a line, # starts a comment", shown(.file, .lines))]
+    Lines {
         /// The file.
         file: String,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong with it.
-        source: ParseReferenceError,
+        /// The numbers of the lines, from 1, and what is wrong with each.
+        lines: Vec<(usize, String)>,
     },
+}
+
+/// The most wrong lines that a message names.
+const NAMED: usize = 20;
+
+fn shown(file: &str, lines: &[(usize, String)]) -> String {
+    let named: Vec<String> =
+        lines.iter().take(NAMED).map(|(line, what)| format!("{file}, line {line}: {what}")).collect();
+    let more = lines.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!("\n  and {more} more") };
+    format!("{}{more}", named.join("\n  "))
 }
 
 /// References in the order of the list, each once.
@@ -45,23 +54,34 @@ impl ImageList {
     /// Reads the text of a list; `file` is what messages call it.
     pub fn parse(file: &str, text: &str) -> Result<Self, ImageListError> {
         let mut seen = HashSet::new();
-        let mut images = Vec::new();
+        let (mut images, mut wrong) = (Vec::new(), Vec::new());
         for (index, line) in text.lines().enumerate() {
             let line = content(line);
             if line.is_empty() {
                 continue;
             }
-            let reference: Reference = line.parse().map_err(|source| ImageListError::Line {
-                file: file.to_owned(),
-                line: index + 1,
-                source,
-            })?;
-            if seen.insert(reference.clone()) {
-                images.push(reference);
+            match reference(line) {
+                Ok(reference) if seen.insert(reference.clone()) => images.push(reference),
+                Ok(_) => {}
+                Err(what) => wrong.push((index + 1, what)),
             }
         }
-        Ok(Self { images })
+        if wrong.is_empty() {
+            Ok(Self { images })
+        } else {
+            Err(ImageListError::Lines { file: file.to_owned(), lines: wrong })
+        }
     }
+}
+
+/// Reads one line, with or without the `docker://` that skopeo writes before a reference.
+fn reference(line: &str) -> Result<Reference, String> {
+    if line.contains(char::is_whitespace) {
+        let shown: String = line.chars().take(80).collect();
+        return Err(format!("`{shown}` is not one image reference: it has blanks"));
+    }
+    let plain = line.strip_prefix("docker://").unwrap_or(line);
+    plain.parse().map_err(|error: ParseReferenceError| error.to_string())
 }
 
 /// A line without its comment and the space around it.
@@ -101,6 +121,20 @@ mod tests {
         let marked: Vec<u8> = b"\xef\xbb\xbf".iter().chain(text.as_bytes()).copied().collect();
         assert_eq!(read(&marked).unwrap(), expected);
         assert_eq!(read(b"").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn all_wrong_lines_are_named() {
+        let text = "docker://quay.io/a:1\nimage: \"quay.io/b:1\"\n--platform=linux/arm64 c\nd rancher,rke2All\nUpper\n";
+        let error = ImageList::parse("l", text).unwrap_err().to_string();
+        for line in 2..=5 {
+            assert!(error.contains(&format!("l, line {line}: ")), "{error}");
+        }
+        assert!(!error.contains("line 1") && !error.contains("registry host"), "{error}");
+        let list = ImageList::parse("l", "docker://quay.io/a:1\nquay.io/a:1\n").unwrap();
+        assert_eq!(list.images, ["quay.io/a:1".parse().unwrap()]);
+        let many = "a b\n".repeat(25);
+        assert!(ImageList::parse("l", &many).unwrap_err().to_string().contains("and 5 more"));
     }
 
     #[test]

@@ -289,7 +289,7 @@ impl From<ImageListError> for CliError {
     fn from(error: ImageListError) -> Self {
         match error {
             ImageListError::Input(error) => error.into(),
-            ImageListError::Line { .. } => Self::usage(error),
+            ImageListError::Lines { .. } => Self::usage(error),
         }
     }
 }
