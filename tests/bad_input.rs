@@ -55,6 +55,51 @@ fn still_serves(store: &Path, reference: &str, upstream: &Registry) {
     assert_eq!(raw, upstream.raw(reference));
 }
 
+/// What a command that ends well says on the way.
+#[track_caller]
+fn warnings(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}");
+    text
+}
+
+#[test]
+fn expired_bundle_is_neither_locked_nor_planned_nor_built() {
+    let upstream = upstream::start();
+    let text = definition(&[SINGLE]);
+    let expiring = |time: &str| text.replace("name: plant-7", &format!("name: plant-7\n  expires: {time}"));
+    let site = Site::new(&text);
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(72);
+    let soon = jiff::Timestamp::from_second(soon.as_second()).unwrap().to_string();
+    fs::write(site.path("bundle.yaml"), expiring(&soon)).unwrap();
+    let warning = warnings(&mut site.lock(upstream.address()));
+    assert!(warning.contains("bundle.yaml: the bundle expires in "), "{warning}");
+    fs::write(site.path("bundle.yaml"), expiring("2020-01-01")).unwrap();
+    site.lock(upstream.address())
+        .fail_with(USAGE)
+        .says(&["bundle.yaml", "has expired, on 2020-01-02T00:00:00Z"]);
+    let lock = fs::read_to_string(site.path("bundle.lock")).unwrap().replace(&soon, "2020-01-02T00:00:00Z");
+    fs::write(site.path("bundle.lock"), lock).unwrap();
+    let bundle = site.path("x.tar");
+    site.build(upstream.address(), &bundle).fail_with(USAGE).says(&["bundle.lock", "has expired"]);
+    assert!(!bundle.exists());
+}
+
+#[test]
+fn lock_that_replaces_its_sequence_is_warned_of() {
+    let upstream = upstream::start();
+    let site = Site::new(&definition(&[SINGLE]));
+    assert_eq!(warnings(&mut site.lock(upstream.address())), "");
+    assert_eq!(warnings(&mut site.lock(upstream.address())), "", "the same lock again");
+    fs::write(site.path("bundle.yaml"), definition(&[SINGLE, PAUSE_DOCKER])).unwrap();
+    let warning = warnings(&mut site.lock(upstream.address()));
+    assert!(warning.contains("had sequence 1 of `plant-7` with other content"), "{warning}");
+    let other = definition(&[SINGLE]).replace("name: plant-7", "name: plant-7\n  sequence: 2");
+    fs::write(site.path("bundle.yaml"), other).unwrap();
+    assert_eq!(warnings(&mut site.lock(upstream.address())), "");
+}
+
 #[test]
 fn images_and_tags_that_are_missing_are_all_named() {
     let upstream = upstream::start();

@@ -155,6 +155,39 @@ fn a_delta_carries_only_what_is_new() {
 }
 
 #[test]
+fn sequence_that_the_site_has_is_not_built_again() {
+    let upgrade = Upgrade::new();
+    let delta = upgrade.delta();
+    upgrade.site.import(&delta, &upgrade.store).succeed();
+    let inventory = upgrade.inventory(&upgrade.store);
+    let again = |sequence| {
+        fs::write(upgrade.site.path("bundle.yaml"), definition(sequence, AFTER)).unwrap();
+        upgrade.site.lock(upgrade.upstream.address()).succeed();
+        let mut build = upgrade.site.build(upgrade.upstream.address(), &upgrade.site.path("again.tar"));
+        build.arg("--since").arg(&inventory);
+        build
+    };
+    again(2).fail_with(4).says(&["another bundle `plant-7` with sequence 2", "`metadata.sequence` to 3"]);
+    again(1).fail_with(4).says(&["the site has sequence 2 of `plant-7`", "refuse sequence 1 as older"]);
+    again(3).succeed();
+}
+
+#[test]
+fn bundles_are_imported_in_order_of_sequence() {
+    let upgrade = Upgrade::new();
+    let delta = upgrade.delta();
+    let (first, second) = (upgrade.site.path("z.tar"), upgrade.site.path("a.tar"));
+    fs::rename(&upgrade.before, &first).unwrap();
+    fs::rename(&delta, &second).unwrap();
+    let store = upgrade.site.path("fresh");
+    upgrade.site.import(&second, &store).arg(&first).succeed();
+    let mut inventory = dray();
+    inventory.args(["inventory", "--format", "json", "-o"]).arg(upgrade.site.path("fresh.inv"));
+    let taken: Value = serde_json::from_str(&inventory.arg("--store").arg(&store).succeed()).unwrap();
+    assert_eq!(taken["bundles"][0]["sequence"], 2, "{taken}");
+}
+
+#[test]
 fn a_delta_makes_the_right_site_whole() {
     let upgrade = Upgrade::new();
     let (whole, delta) = (upgrade.build("whole.tar", None), upgrade.delta());

@@ -1,26 +1,38 @@
 //! The inventory: which content a store has, small enough to be carried back over the gap.
 //!
 //! ```text
-//! dray-inventory 1 <store> <time> <count>\n      the store's identity, RFC 3339, how many digests follow
-//! <count × 32 bytes>                             SHA-256 digests, in their order, without anything between them
-//! signature <key> <base64>\n                     optional: ECDSA P-256 of everything before this line
+//! dray-inventory 2 <store> <time> <count> <bundles>\n   the store's identity, RFC 3339, how many digests and bundles follow
+//! bundle <name> <sequence> <digest>\n                   a line for each name of bundles, in their order: the newest one that
+//!                                                       was imported, by the digest of its bundle index
+//! <count × 32 bytes>                                    SHA-256 digests, in their order, without anything between them
+//! signature <key> <base64>\n                            optional: ECDSA P-256 of everything before this line
 //! ```
+//!
+//! Version 1, which a store without bundles has still, lacks the number of bundles and their lines.
 //!
 //! There is one way to write an inventory, and nothing else is read. A false one does no harm at the site, which proves
 //! that it has what a bundle leaves out before it changes anything; it can only make a bundle too small or too large.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::oci::{Algorithm, Digest};
-use crate::store::{Store, StoreError};
+use crate::resolve::BundleName;
+use crate::store::{Import, Store, StoreError};
 use crate::trust::{KeyId, PrivateKey, PublicKey};
 
-/// The version of the form that this program writes and reads.
-const VERSION: &str = "1";
+/// The versions of the form: without bundles, and with them.
+const VERSIONS: [&str; 2] = ["1", "2"];
+/// The most bundles that are listed.
+const MAX_BUNDLES: usize = 10_000;
 /// The first word of every inventory.
 const MAGIC: &str = "dray-inventory";
+/// The first word of the line of a bundle.
+const BUNDLE: &str = "bundle";
 /// The first word of the last line.
 const SIGNATURE: &str = "signature";
 /// The largest inventory that is read, in bytes: two million digests, which is more than a store of 100 TB has.
@@ -37,7 +49,7 @@ pub enum InventoryError {
     #[error("this is no inventory; `dray inventory` makes one")]
     NotAnInventory,
     /// Written by a later version of this program.
-    #[error("the inventory has version {0}, this dray reads version {VERSION}; use a newer dray")]
+    #[error("the inventory has version {0}, this dray reads versions 1 and 2; use a newer dray")]
     Version(String),
     /// Larger than any inventory.
     #[error("the inventory is larger than {MAX_INVENTORY_BYTES} bytes")]
@@ -61,9 +73,22 @@ pub enum InventoryError {
 pub struct Inventory {
     store: String,
     taken: Timestamp,
+    /// Sorted by name, each name once.
+    bundles: Vec<InventoryBundle>,
     /// Sorted, each once.
     digests: Vec<[u8; RAW]>,
     signature: Option<Signature>,
+}
+
+/// The newest bundle of its name that was imported.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct InventoryBundle {
+    /// The name of the bundle.
+    pub name: BundleName,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// The digest of its bundle index.
+    pub digest: Digest,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,15 +104,26 @@ impl Inventory {
     pub fn of(store: &Store, now: Timestamp) -> Result<Self, StoreError> {
         let mut digests = Vec::new();
         store.each_digest(|digest| digests.extend(raw(digest)))?;
-        Ok(Self::new(store.id(), now, digests))
+        let mut newest: BTreeMap<BundleName, InventoryBundle> = BTreeMap::new();
+        for receipt in store.imports()? {
+            let Some(import) = receipt.import() else { continue };
+            let Ok(name) = import.name.parse::<BundleName>() else { continue };
+            // Of two with the same number, allowed by somebody, the later one counts.
+            if newest.get(&name).is_none_or(|known| known.sequence <= import.sequence) {
+                let Import { sequence, digest, .. } = import.clone();
+                newest.insert(name.clone(), InventoryBundle { name, sequence, digest });
+            }
+        }
+        let bundles = newest.into_values().take(MAX_BUNDLES).collect();
+        Ok(Self::new(store.id(), now, bundles, digests))
     }
 
-    fn new(store: &str, now: Timestamp, mut digests: Vec<[u8; RAW]>) -> Self {
+    fn new(store: &str, now: Timestamp, bundles: Vec<InventoryBundle>, mut digests: Vec<[u8; RAW]>) -> Self {
         digests.sort_unstable();
         digests.dedup();
         // Whole seconds, which is what the form has room for.
         let taken = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        Self { store: store.to_owned(), taken, digests, signature: None }
+        Self { store: store.to_owned(), taken, bundles, digests, signature: None }
     }
 
     /// The identity of the store, which it keeps for good.
@@ -98,6 +134,11 @@ impl Inventory {
     /// When the store was looked at.
     pub fn taken(&self) -> Timestamp {
         self.taken
+    }
+
+    /// Returns the newest bundle of each name that was imported.
+    pub fn bundles(&self) -> &[InventoryBundle] {
+        &self.bundles
     }
 
     /// How many pieces of content are listed.
@@ -156,18 +197,27 @@ impl Inventory {
         if words.next() != Some(MAGIC) {
             return Err(InventoryError::NotAnInventory);
         }
-        match words.next() {
-            Some(VERSION) => {}
+        let has_bundles = match words.next() {
+            Some(version) if version == VERSIONS[0] => false,
+            Some(version) if version == VERSIONS[1] => true,
             Some(other) => return Err(InventoryError::Version(other.chars().take(20).collect())),
             None => return Err(InventoryError::NotAnInventory),
-        }
+        };
         let damaged = || InventoryError::Damaged("its first line is not that of an inventory");
-        let [store, taken, count] = words.collect::<Vec<_>>().try_into().map_err(|_| damaged())?;
+        let words: Vec<&str> = words.collect();
+        let (store, taken, count, bundles) = match words[..] {
+            [store, taken, count] if !has_bundles => (store, taken, count, "0"),
+            [store, taken, count, bundles] if has_bundles => (store, taken, count, bundles),
+            _ => return Err(damaged()),
+        };
         if !is_hex(store, 32) {
             return Err(damaged());
         }
         let taken: Timestamp = taken.parse().map_err(|_| damaged())?;
         let count: usize = count.parse().map_err(|_| damaged())?;
+        let bundles: usize =
+            bundles.parse().ok().filter(|count| *count <= MAX_BUNDLES).ok_or_else(damaged)?;
+        let (bundles, rest) = parse_bundles(rest, bundles)?;
         let length = count.checked_mul(RAW).filter(|length| *length <= rest.len());
         let length = length.ok_or(InventoryError::Damaged("it is cut off"))?;
         let (digests, rest) = rest.split_at(length);
@@ -177,7 +227,7 @@ impl Inventory {
             return Err(InventoryError::Damaged("its digests are not in order"));
         }
         let signature = if rest.is_empty() { None } else { Some(parse_signature(rest)?) };
-        let inventory = Self { store: store.to_owned(), taken, digests, signature };
+        let inventory = Self { store: store.to_owned(), taken, bundles, digests, signature };
         // Numbers and times can be written in more than one way; only ours is signed.
         if inventory.first_line() != format!("{line}\n") {
             return Err(damaged());
@@ -186,15 +236,49 @@ impl Inventory {
     }
 
     fn first_line(&self) -> String {
-        format!("{MAGIC} {VERSION} {} {} {}\n", self.store, self.taken, self.digests.len())
+        let (version, bundles) = match self.bundles.len() {
+            0 => (VERSIONS[0], String::new()),
+            count => (VERSIONS[1], format!(" {count}")),
+        };
+        format!("{MAGIC} {version} {} {} {}{bundles}\n", self.store, self.taken, self.digests.len())
     }
 
     /// Everything that a signature is over.
     fn content(&self) -> Vec<u8> {
         let mut bytes = self.first_line().into_bytes();
+        bytes.extend(self.bundles.iter().flat_map(|bundle| bundle.line().into_bytes()));
         bytes.extend(self.digests.iter().flatten());
         bytes
     }
+}
+
+impl InventoryBundle {
+    fn line(&self) -> String {
+        format!("{BUNDLE} {} {} {}\n", self.name, self.sequence, self.digest)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let [word, name, sequence, digest] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        let bundle =
+            Self { name: name.parse().ok()?, sequence: sequence.parse().ok()?, digest: digest.parse().ok()? };
+        // Numbers can be written in more than one way; only ours is signed.
+        (word == BUNDLE && bundle.line().trim_end() == line).then_some(bundle)
+    }
+}
+
+/// Reads `count` lines of bundles, and returns what follows them.
+fn parse_bundles(mut rest: &[u8], count: usize) -> Result<(Vec<InventoryBundle>, &[u8]), InventoryError> {
+    let mut bundles: Vec<InventoryBundle> = Vec::new();
+    for _ in 0..count {
+        let damaged = InventoryError::Damaged("its bundles are not listed as they should be");
+        let Some((line, after)) = first_line(rest) else { return Err(damaged) };
+        match InventoryBundle::parse(line) {
+            Some(bundle) if bundles.last().is_none_or(|last| last.name < bundle.name) => bundles.push(bundle),
+            _ => return Err(damaged),
+        }
+        rest = after;
+    }
+    Ok((bundles, rest))
 }
 
 /// The text up to the first newline, and what follows it.
@@ -241,7 +325,38 @@ mod tests {
     fn sample(count: u32) -> Inventory {
         let now = "2026-11-22T05:47:14.9Z".parse().unwrap();
         let digests = (0..count).filter_map(|n| raw(&Digest::sha256(&n.to_be_bytes()))).collect();
-        Inventory::new(STORE, now, digests)
+        Inventory::new(STORE, now, Vec::new(), digests)
+    }
+
+    fn with_bundles(count: u32, bundles: &[(&str, u64)]) -> Inventory {
+        let one = |(name, sequence): &(&str, u64)| InventoryBundle {
+            name: name.parse().unwrap(),
+            sequence: *sequence,
+            digest: Digest::sha256(name.as_bytes()),
+        };
+        Inventory { bundles: bundles.iter().map(one).collect(), ..sample(count) }
+    }
+
+    #[test]
+    fn bundles_are_listed_by_name_before_the_content() {
+        let mut inventory = with_bundles(3, &[("apps", 12), ("plant-7", u64::MAX)]);
+        inventory.sign(&PrivateKey::generate());
+        let bytes = inventory.to_bytes();
+        assert!(bytes.starts_with(b"dray-inventory 2 "));
+        let read = Inventory::parse(&bytes).unwrap();
+        assert_eq!(read, inventory);
+        assert_eq!(read.bundles()[1].sequence, u64::MAX);
+        // A store without bundles writes what older programs read.
+        assert!(sample(3).to_bytes().starts_with(b"dray-inventory 1 "));
+        assert_eq!(Inventory::parse(&sample(3).to_bytes()).unwrap().bundles(), []);
+        let refused = |bundles: &[(&str, u64)]| {
+            let damaged = InventoryError::Damaged("its bundles are not listed as they should be");
+            Inventory::parse(&with_bundles(3, bundles).to_bytes()) == Err(damaged)
+        };
+        assert!(refused(&[("b", 1), ("a", 1)]) && refused(&[("a", 1), ("a", 2)]));
+        let spelled = String::from_utf8(with_bundles(0, &[("a", 1)]).to_bytes()).unwrap();
+        assert!(Inventory::parse(spelled.replace("bundle a 1", "bundle a 01").as_bytes()).is_err());
+        assert!(Inventory::parse(spelled.replace(" 0 1\n", " 0 99999\n").as_bytes()).is_err());
     }
 
     #[test]
@@ -285,7 +400,7 @@ mod tests {
     #[test]
     fn a_signature_covers_every_byte() {
         let (key, other) = (PrivateKey::generate(), PrivateKey::generate());
-        let mut inventory = sample(3);
+        let mut inventory = with_bundles(3, &[("plant-7", 4)]);
         assert_eq!(inventory.check(&[key.public()]), Err(InventoryError::Unsigned));
         inventory.sign(&key);
         let bytes = inventory.to_bytes();
@@ -306,7 +421,7 @@ mod tests {
         let refused = |bytes: &[u8]| Inventory::parse(bytes).unwrap_err();
         assert_eq!(refused(b""), InventoryError::NotAnInventory);
         assert_eq!(refused(b"{\"schemaVersion\": 1}\n"), InventoryError::NotAnInventory);
-        assert_eq!(refused(b"dray-inventory 2 x\n"), InventoryError::Version("2".into()));
+        assert_eq!(refused(b"dray-inventory 3 x\n"), InventoryError::Version("3".into()));
         assert_eq!(refused(&bytes[..bytes.len() - 1]), InventoryError::Damaged("it is cut off"));
         let mut longer = bytes.clone();
         longer.push(0);
@@ -329,11 +444,14 @@ mod tests {
 
         #[test]
         fn what_is_read_is_written_the_same(
+            version in "[12]",
             count in "[0-9+]{1,3}",
+            bundles in "( [0-2+]{1,2})?",
+            lines in "(bundle [a-c-]{1,2} [0-9+]{1,2} sha256:0{64}\n){0,2}",
             time in "2026-11-22T05:47:1[0-9](\\.0)?Z",
             body in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
-            let mut bytes = format!("dray-inventory 1 {STORE} {time} {count}\n").into_bytes();
+            let mut bytes = format!("dray-inventory {version} {STORE} {time} {count}{bundles}\n{lines}").into_bytes();
             bytes.extend(body);
             if let Ok(inventory) = Inventory::parse(&bytes) {
                 prop_assert_eq!(inventory.to_bytes(), bytes);

@@ -28,7 +28,7 @@ mod write;
 
 pub use damage::Damage;
 pub use import::{ImportError, ImportOptions, Imported, import};
-pub use inventory::{Inventory, InventoryError, MAX_INVENTORY_BYTES};
+pub use inventory::{Inventory, InventoryBundle, InventoryError, MAX_INVENTORY_BYTES};
 pub use media::{Absent, Media, Why};
 pub use parity::{ParityShare, ParseParityShareError, Recovery};
 pub use plan::{BUNDLE_TYPE, Entry, FILE_TYPE, LOCK_TYPE, Plan, PlanError, Tail};

@@ -179,6 +179,11 @@ impl Tail {
         writer.finish(listed, index)
     }
 
+    /// Returns the digest of the bundle index of a bundle of `lock`: what a site knows the bundle by.
+    pub fn index_digest(lock: &Lock) -> Result<Digest, PlanError> {
+        Ok(Self::new(lock, &Plan::new(lock, 0)?, None).index.digest)
+    }
+
     /// A document of the tail that is no part of the head: its media type and bytes.
     pub fn document(&self, digest: &Digest) -> Option<(&str, &[u8])> {
         self.documents.get(digest).map(|document| (document.media_type.as_str(), document.bytes.as_slice()))

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use clap::Args;
 use dray::bundle::{
-    self, BlobSource, BuildError, BuildOptions, ParityShare, RecoveryReach, SourceError, VolumeSize,
+    self, BlobSource, BuildError, BuildOptions, Bundle, ParityShare, RecoveryReach, SourceError, Tail,
+    VolumeSize,
 };
 use dray::oci::Descriptor;
 use dray::resolve::LockedBlob;
@@ -65,7 +66,12 @@ impl Build {
         let mtime = clock::archive_time()?;
         let inventory = self.since.inventory()?;
         let lock = self.source.lock(context, &self.allowances, Some(&mut target))?;
-        let lock = since::leave_out(context, lock, inventory.as_ref());
+        let lock = since::leave_out(context, lock, inventory.as_ref())?;
+        if let Some(replaced) = target.present().and_then(|path| Bundle::open(path).ok())
+            && replaced.index().digest != Tail::index_digest(&lock).map_err(CliError::usage)?
+        {
+            inputs::warn_of_replaced(context, &target, replaced.lock(), &lock);
+        }
         let source = UpstreamBlobs(upstream::connect(&context.global)?);
         // What is finished is read once more for the digests of its blocks, and once more for parity.
         let passes = match (self.volume_size, self.parity) {

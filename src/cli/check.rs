@@ -10,6 +10,7 @@ use dray::bundle::ServedBundles;
 use dray::catalog::ReleaseId;
 use dray::input;
 use dray::oci::Reference;
+use dray::resolve::Lock;
 use dray::site::RegistryUrl;
 use dray::site::check::{
     self, CheckError, ClusterConfig, Delivery, Inputs, MAX_OBJECTS_BYTES, ObjectsError, Report, SiteRegistry,
@@ -163,7 +164,10 @@ impl Check {
             return Ok(Source::Content(Arc::new(Store::open(directory).map_err(CliError::failed)?)));
         }
         if !lock.is_empty() {
-            return Ok(Source::Locks(lock.iter().map(|path| read_lock(path)).collect::<Result<_, _>>()?));
+            let mut locks: Vec<Lock> = lock.iter().map(|path| read_lock(path)).collect::<Result<_, _>>()?;
+            // As with bundles, what is newer counts.
+            locks.sort_by_key(|lock| lock.sequence);
+            return Ok(Source::Locks(locks));
         }
         if bundle.is_empty() {
             return Ok(Source::Unknown);

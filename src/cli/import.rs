@@ -81,8 +81,8 @@ impl Import {
         if let Some(target) = &mut output {
             target.protect(all.iter().flat_map(Media::paths))?;
         }
-        for media in all {
-            let bundle = if self.keep_going { open_damaged(media)? } else { Bundle::open_media(media)? };
+        let open = |media| if self.keep_going { open_damaged(media) } else { Ok(Bundle::open_media(media)?) };
+        for bundle in inputs::in_order(all.into_iter().map(open).collect::<Result<_, _>>()?) {
             let keys = policy.as_ref().map(|policy| bundle.check_signatures(policy)).transpose()?;
             // Made only when there is something that may be imported.
             let store = Store::create(&directory)?;

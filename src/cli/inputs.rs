@@ -14,6 +14,7 @@ use dray::resolve::{
 };
 use dray::text::counted;
 use dray::trust::{self, KeyError, KeyringError, Policy, PrivateKey, PublicKey, TrustError};
+use jiff::{SignedDuration, Timestamp};
 
 use super::clock;
 use super::error::{CliError, Kind};
@@ -23,6 +24,8 @@ use super::runtime::{self, Context};
 use super::target::Target;
 use super::upstream;
 
+/// A bundle that expires so soon may have expired when it arrives.
+const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// The largest key file that is read.
 pub(crate) const MAX_KEY_BYTES: u64 = 64 * 1024;
 
@@ -61,7 +64,7 @@ impl Source {
     ) -> Result<Lock, CliError> {
         match (&self.definition, &self.lock) {
             (Some(definition), _) => resolve_definition(context, definition, allowances, target),
-            (None, Some(lock)) => read_lock(lock),
+            (None, Some(lock)) => read_lock_to_carry(context, lock),
             (None, None) => Err(CliError::usage("give a definition with -f or a lock with --lock")),
         }
     }
@@ -82,6 +85,48 @@ pub(crate) fn read_lock(path: &Path) -> Result<Lock, CliError> {
         };
         CliError::new(kind, format!("{name}: {error}")).hint(again)
     })
+}
+
+/// Warns if `target` had other content under the name and sequence number of `lock`.
+pub(crate) fn warn_of_replaced(context: &Context, target: &Target, replaced: &Lock, lock: &Lock) {
+    if (&replaced.name, replaced.sequence) == (&lock.name, lock.sequence) {
+        context.output.warn(format!(
+            "{target} had sequence {} of `{}` with other content, and no site takes both; if that one has left this \
+             place, set `metadata.sequence` to {}",
+            lock.sequence,
+            lock.name,
+            lock.sequence.saturating_add(1)
+        ));
+    }
+}
+
+/// Refuses what every site would refuse because it has expired, and warns of what will have by the time that it arrives.
+/// `what` is the file that says so.
+fn check_expiry(context: &Context, what: &Path, expires: Option<Timestamp>) -> Result<(), CliError> {
+    let Some(expires) = expires else { return Ok(()) };
+    let left = expires.duration_since(Timestamp::now());
+    if left <= SignedDuration::ZERO {
+        let message = format!("{}: the bundle has expired, on {expires}", input::name(what));
+        return Err(CliError::usage(message).hint("set a later `metadata.expires` in the definition"));
+    }
+    if left < SOON {
+        context.output.warn(format!(
+            "{}: the bundle expires in {} hours, on {expires}, and sites refuse it from then on",
+            input::name(what),
+            left.as_hours()
+        ));
+    }
+    Ok(())
+}
+
+/// Reads a lock from which a bundle is to be made.
+fn read_lock_to_carry(context: &Context, path: &Path) -> Result<Lock, CliError> {
+    let lock = read_lock(path)?;
+    check_expiry(context, path, lock.expires)?;
+    if lock.images.is_empty() && lock.files.is_empty() {
+        return Err(CliError::usage(format!("{}: the bundle would be empty", input::name(path))));
+    }
+    Ok(lock)
 }
 
 /// Warns of tags that mean nothing because pinned references to them disagree.
@@ -120,6 +165,7 @@ pub(crate) fn resolve_definition(
     if let Some(target) = target {
         target.protect(definition.list_files.iter().map(PathBuf::as_path))?;
     }
+    check_expiry(context, path, definition.expires)?;
     let day = clock::today()?;
     let upstream = upstream::connect(&context.global)?;
     let bar = context.output.count_bar("resolving", 0);
@@ -217,9 +263,15 @@ pub(crate) fn private_keys(paths: &[PathBuf]) -> Result<Vec<PrivateKey>, CliErro
     paths.iter().map(read).collect()
 }
 
-/// Opens bundles whose files must be there as a whole.
+/// Opens bundles whose files must be there as a whole, in the order in which a site takes them.
 pub(crate) fn bundles(paths: &[PathBuf]) -> Result<Vec<Bundle>, CliError> {
-    Ok(Media::open_all(paths)?.into_iter().map(Bundle::open_media).collect::<Result<_, _>>()?)
+    Ok(in_order(Media::open_all(paths)?.into_iter().map(Bundle::open_media).collect::<Result<_, _>>()?))
+}
+
+/// Sorts bundles by their sequence numbers: an older one is refused where a newer one is, and what is newer counts.
+pub(crate) fn in_order(mut bundles: Vec<Bundle>) -> Vec<Bundle> {
+    bundles.sort_by_key(|bundle| bundle.lock().sequence);
+    bundles
 }
 
 /// Reads public keys: files, or directories of them.

@@ -50,6 +50,7 @@ impl InventoryCommand {
             "inventory": target,
             "store": inventory.store(),
             "taken": inventory.taken(),
+            "bundles": inventory.bundles(),
             "blobs": inventory.len(),
             "bytes": size,
             "signedBy": inventory.claimed_key(),

@@ -33,8 +33,12 @@ pub(crate) struct LockCommand {
 impl LockCommand {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let mut target = self.output.stream(context)?;
+        let replaced = target.present().and_then(|path| inputs::read_lock(path).ok());
         let lock =
             inputs::resolve_definition(context, &self.definition, &self.allowances, Some(&mut target))?;
+        if let Some(replaced) = replaced.filter(|replaced| *replaced != lock) {
+            inputs::warn_of_replaced(context, &target, &replaced, &lock);
+        }
         target.write(lock.to_json())?;
         let value = json!({
             "name": lock.name,

@@ -60,7 +60,7 @@ impl Plan {
     pub(crate) fn run(self, context: &Context) -> Result<(), CliError> {
         let inventory = self.since.inventory()?;
         let lock = self.source.lock(context, &self.allowances, None)?;
-        let sizes = sizes(&since::leave_out(context, lock, inventory.as_ref()));
+        let sizes = sizes(&since::leave_out(context, lock, inventory.as_ref())?);
         context.output.result(&sizes, || sizes.text())
     }
 }

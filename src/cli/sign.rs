@@ -6,6 +6,7 @@ use clap::Args;
 use dray::bundle::{self, Bundle};
 use dray::input;
 use dray::trust::{self, Signatures};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::error::CliError;
@@ -65,6 +66,9 @@ impl Sign {
             let keys = inputs::private_keys(&self.way.key)?;
             bundle::sign(&self.bundle, &context.inputs, |claim| Signatures::create(&keys, claim))?
         };
+        if let Err(error) = bundle.check_expiry(Timestamp::now()) {
+            context.output.warn(error);
+        }
         let signatures = bundle.signatures().map_or(0, |all| all.simple().signatures().len());
         let value = json!({
             "bundle": self.bundle,

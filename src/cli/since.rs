@@ -1,9 +1,10 @@
 //! What `dray plan` and `dray build` take to leave out what the site has.
 
+use std::cmp::Ordering;
 use std::path::PathBuf;
 
 use clap::Args;
-use dray::bundle::{Inventory, InventoryError, MAX_INVENTORY_BYTES};
+use dray::bundle::{Inventory, InventoryError, MAX_INVENTORY_BYTES, Tail};
 use dray::input;
 use dray::resolve::Lock;
 
@@ -47,9 +48,13 @@ impl Since {
     }
 }
 
-/// The lock without what the inventory lists.
-pub(crate) fn leave_out(context: &Context, lock: Lock, inventory: Option<&Inventory>) -> Lock {
-    let Some(inventory) = inventory else { return lock };
+/// The lock without what the inventory lists. Fails if the site would refuse a bundle of it for its sequence number.
+pub(crate) fn leave_out(
+    context: &Context,
+    lock: Lock,
+    inventory: Option<&Inventory>,
+) -> Result<Lock, CliError> {
+    let Some(inventory) = inventory else { return Ok(lock) };
     let delta = lock.without(|digest| inventory.contains(digest));
     if delta.requires.is_empty() {
         context.output.warn(format!(
@@ -58,5 +63,30 @@ pub(crate) fn leave_out(context: &Context, lock: Lock, inventory: Option<&Invent
             inventory.taken()
         ));
     }
-    delta
+    check_sequence(&delta, inventory)?;
+    Ok(delta)
+}
+
+/// Compares with the bundle of the same name that the site had imported when the inventory was taken.
+fn check_sequence(lock: &Lock, inventory: &Inventory) -> Result<(), CliError> {
+    let Some(present) = inventory.bundles().iter().find(|bundle| bundle.name == lock.name) else {
+        return Ok(());
+    };
+    let (name, sequence) = (&lock.name, lock.sequence);
+    let what = match present.sequence.cmp(&sequence) {
+        Ordering::Less => return Ok(()),
+        Ordering::Greater => format!(
+            "the site has sequence {} of `{name}`, and would refuse sequence {sequence} as older",
+            present.sequence
+        ),
+        Ordering::Equal if Tail::index_digest(lock).map_err(CliError::usage)? == present.digest => {
+            return Ok(());
+        }
+        Ordering::Equal => format!(
+            "the site has another bundle `{name}` with sequence {sequence} ({}), and would refuse this one",
+            present.digest
+        ),
+    };
+    let next = present.sequence.saturating_add(1);
+    Err(CliError::new(Kind::Incomplete, what).hint(format!("set `metadata.sequence` to {next} or more")))
 }

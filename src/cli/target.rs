@@ -191,6 +191,14 @@ impl Target {
         &self.inputs
     }
 
+    /// Returns the path of the file that will be replaced; `None` if there is none.
+    pub(crate) fn present(&self) -> Option<&Path> {
+        match &self.place {
+            Place::File(path) if path.is_file() => Some(path),
+            _ => None,
+        }
+    }
+
     /// Where the data goes, after symbolic links.
     pub(crate) fn path(&self) -> &Path {
         match &self.place {
