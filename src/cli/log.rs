@@ -20,8 +20,8 @@ use super::writing::{Operator, Wait};
 
 /// Show what was done to a store, when, and who signed it
 ///
-/// Every import and prune leaves a receipt in the store, and so do pushes and deletions, in batches. A receipt names the
-/// one before it by its digest. A store of which a receipt is damaged or lost refuses imports and prunes.
+/// Every import and prune leaves a receipt in the store, which names the one before it by its digest. A store of which a
+/// receipt is damaged or lost refuses imports and prunes.
 #[derive(Args)]
 pub(crate) struct Log {
     #[command(subcommand)]
