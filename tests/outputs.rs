@@ -635,6 +635,13 @@ fn an_export_gets_its_name_in_a_directory() {
     let finished = world.writes("export", "output", "out");
     let made = fs::read_dir(world.path("out")).unwrap().next().unwrap().unwrap().file_name();
     assert!(finished.stdout.contains(made.to_str().unwrap()), "{}", finished.stdout);
+    // A link that somebody has planted under that name is not followed.
+    let made = world.path("out").join(made);
+    fs::remove_file(&made).unwrap();
+    fs::write(world.path("victim"), "mine").unwrap();
+    symlink(world.path("victim"), &made).unwrap();
+    world.refuses("export", "output", "out");
+    assert_eq!(fs::read_to_string(world.path("victim")).unwrap(), "mine");
 }
 
 #[test]

@@ -123,10 +123,16 @@ fn check_expiry(context: &Context, what: &Path, expires: Option<Timestamp>) -> R
 fn read_lock_to_carry(context: &Context, path: &Path) -> Result<Lock, CliError> {
     let lock = read_lock(path)?;
     check_expiry(context, path, lock.expires)?;
-    if lock.images.is_empty() && lock.files.is_empty() {
-        return Err(CliError::usage(format!("{}: the bundle would be empty", input::name(path))));
-    }
+    check_content(path, &lock, Kind::Usage)?;
     Ok(lock)
+}
+
+/// Refuses a lock with nothing in it: a bundle of it would be of no use at a site.
+fn check_content(path: &Path, lock: &Lock, kind: Kind) -> Result<(), CliError> {
+    if lock.images.is_empty() && lock.files.is_empty() {
+        return Err(CliError::new(kind, format!("{}: the bundle would be empty", input::name(path))));
+    }
+    Ok(())
 }
 
 /// Warns of tags that mean nothing because pinned references to them disagree.
@@ -198,6 +204,8 @@ pub(crate) fn resolve_definition(
     if !resolution.allowed.is_empty() {
         context.output.warn(format!("missing, which is allowed:{}", GapList(&resolution.allowed)));
     }
+    // The definition has content, so all of it was allowed to be missing.
+    check_content(path, &resolution.lock, Kind::Incomplete)?;
     if !resolution.empty_layers.is_empty() {
         context.output.warn(format!(
             "layers of 0 bytes, which containerd refuses (\"content size of zero\"): {}",

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::builder::{MapValueParser, PathBufValueParser, TypedValueParser, ValueParserFactory};
-use dray::file::{self, Inputs, Place, PlaceError, Readers, Replacement};
+use dray::file::{self, Inputs, Place, PlaceError, Readers, Replacement, check_derived};
 use serde::{Serialize, Serializer};
 
 use super::error::CliError;
@@ -40,6 +40,7 @@ impl OutputPath {
         match Place::examine(&self.0)? {
             Place::Directory(_) => {
                 let path = self.0.join(name.ok_or_else(|| is_directory(&self.0))?);
+                check_derived(&path)?;
                 match Place::examine(&path)? {
                     Place::Directory(_) => Err(is_directory(&path)),
                     place => Target::new(&path, place, context),

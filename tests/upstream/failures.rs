@@ -190,3 +190,18 @@ async fn lock_that_names_what_is_gone_is_made_again() {
         build.fail_with(4).says(&["no such manifest", "hint:", "make the lock again with `dray lock`"]);
     assert!(!failed.stderr.contains("spelling"), "{}", failed.stderr);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lock_of_which_nothing_is_left_is_refused() {
+    let server = Server::start(answer).await;
+    let home = tempfile::tempdir().unwrap();
+    let mut lock = lock(home.path(), &server, &["--allow-missing", "*"]);
+    let text = format!(
+        "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {{name: none}}\nspec: {{nodes: [linux/amd64], \
+         runtimes: [containerd@2], images: ['{}/team/denied1:1']}}\n",
+        server.address()
+    );
+    std::fs::write(home.path().join("much.yaml"), text).unwrap();
+    lock.fail_with(4).says(&["denied1", "the bundle would be empty"]);
+    assert!(!home.path().join("lock").exists());
+}
