@@ -445,7 +445,7 @@ fn store_bundle_lock_and_registry_give_the_same_answer() {
     let images: Vec<String> =
         references(&[(release, &features)], &kinds).keys().map(ToString::to_string).collect();
     let definition = "apiVersion: dray.dev/v1alpha1\nkind: Bundle\nmetadata: {name: plant}\nspec:\n  \
-        nodes: [linux/amd64, windows/ltsc2022]\n  releases: [{k0s: v1.36.3+k0s.2, with: [calico]}]\n";
+        nodes: [linux/amd64, windows/ltsc2022]\n  releases: [{k0s: v1.36.3+k0s.2, with: [calico], programs: elsewhere}]\n";
     let site = Site::new(definition);
     let upstream = shelf::serve(&site.path("upstream"), &images);
     let microsoft = format!("mcr.microsoft.com=http://{}/mcr.microsoft.com", upstream.address());

@@ -124,7 +124,11 @@ fn inspect(bundle: &Path) -> Value {
 fn contents(bundle: &Value) -> BTreeSet<String> {
     let images = bundle["imageList"].as_array().unwrap();
     let children = images.iter().flat_map(|image| image["children"].as_array().unwrap());
-    let blobs = children.flat_map(|child| child["blobs"].as_array().unwrap());
+    let blobs = children.flat_map(|child| {
+        // The first is the configuration, and only that is carried of a child without layers.
+        let carried = if child["metadataOnly"] == true { 1 } else { usize::MAX };
+        child["blobs"].as_array().unwrap().iter().take(carried)
+    });
     blobs.map(|digest| digest.as_str().unwrap().to_owned()).collect()
 }
 

@@ -73,6 +73,16 @@ impl World {
             .arg("-o")
             .arg(world.path("site.inv"))
             .succeed();
+        // What is built next is newer than what the store has.
+        fs::write(
+            world.path("bundle.yaml"),
+            definition.replace("{name: plant-7}", "{name: plant-7, sequence: 2}"),
+        )
+        .unwrap();
+        fs::rename(world.path("bundle.lock"), world.path("first.lock")).unwrap();
+        world.site.lock(world.upstream.address()).succeed();
+        fs::rename(world.path("bundle.lock"), world.path("next.lock")).unwrap();
+        fs::rename(world.path("first.lock"), world.path("bundle.lock")).unwrap();
         // What has just been made is to be found again, not made again.
         fs::create_dir(world.path("out")).unwrap();
         world
@@ -90,7 +100,7 @@ impl World {
     /// The same with another upstream.
     fn command_with(&self, command: &str, flag: &str, output: &str, upstream: &str) -> Command {
         let line = match (command, flag) {
-            ("build", "output") => "build --lock bundle.lock --key plant.key --since site.inv -o",
+            ("build", "output") => "build --lock next.lock --key plant.key --since site.inv -o",
             ("check", "patch") => {
                 "check --to k0s@v1.30.3+k0s.0 --cluster-config incident-config.yaml --nodes incident-nodes.json \
                  --store store --patch"
@@ -122,7 +132,7 @@ impl World {
     /// The files that the command reads.
     fn inputs(command: &str, flag: &str) -> &'static [&'static str] {
         match (command, flag) {
-            ("build", "output") => &["bundle.lock", "plant.key", "site.inv"],
+            ("build", "output") => &["next.lock", "plant.key", "site.inv"],
             ("check", "patch") => &["incident-config.yaml", "incident-nodes.json"],
             ("export", "output") => &["catalog/k0s/1.36.yaml"],
             ("import", "output") => &["damaged.tar", "plant.pub", "plant.key"],

@@ -133,7 +133,10 @@ fn signable(folder: &Path, paths: &[PathBuf]) {
 fn refused(error: &BundleError) {
     let content = error.is_verification();
     let choice = match error {
-        BundleError::Incomplete { .. } | BundleError::Twice { .. } | BundleError::Several { .. } => true,
+        BundleError::Incomplete { .. }
+        | BundleError::Other { .. }
+        | BundleError::Twice { .. }
+        | BundleError::Several { .. } => true,
         BundleError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
         _ => false,
     };

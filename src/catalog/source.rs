@@ -96,9 +96,9 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// Reads the text as YAML, strictly.
+    /// Reads the text as YAML. Tags and versions need no quotes.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, CatalogError> {
-        Ok(yaml::parse(&self.label, &self.text)?)
+        Ok(yaml::parse_lenient(&self.label, &self.text)?)
     }
 }
 

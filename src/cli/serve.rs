@@ -207,6 +207,9 @@ impl Serving {
         };
         let nodes = match &self.url_for_nodes {
             Some(url) => format!("nodes reach it at {url}"),
+            None if address.ip().is_unspecified() => {
+                "nodes reach it at any address of this machine".to_owned()
+            }
             None => "only this machine reaches it; --listen :5000 is for nodes".to_owned(),
         };
         format!("serving on {scheme}://{address}\n{here}; {nodes}")

@@ -39,8 +39,8 @@ impl Since {
             CliError::new(kind, format!("{}: {error}", input::name(path)))
         };
         let keys = inputs::public_keys(&self.since_trust)?;
-        let text = input::read_text(path, MAX_INVENTORY_BYTES as u64)?;
-        let inventory = Inventory::parse(text.as_bytes()).map_err(named)?;
+        let bytes = input::read_bytes(path, MAX_INVENTORY_BYTES as u64)?;
+        let inventory = Inventory::parse(&bytes).map_err(named)?;
         if !keys.is_empty() {
             inventory.check(&keys).map_err(named)?;
         }

@@ -23,7 +23,17 @@ const SHOWN: usize = 60;
 impl Node {
     /// Reads the tree into `T`. All mistakes are named at once.
     pub fn to<T: DeserializeOwned>(&self, file: &str) -> Result<T, DocumentError> {
-        let context = Context::default();
+        self.read(file, Context::default())
+    }
+
+    /// Reads the tree into `T`, and takes an unquoted number for the text that was written where text is needed.
+    ///
+    /// This is for files that only this program reads: another one would read the version `3.20` as `3.2`.
+    pub fn to_lenient<T: DeserializeOwned>(&self, file: &str) -> Result<T, DocumentError> {
+        self.read(file, Context { numbers_are_text: true, ..Context::default() })
+    }
+
+    fn read<'n, T: DeserializeOwned>(&'n self, file: &str, context: Context<'n>) -> Result<T, DocumentError> {
         let mut found: Vec<Error> = Vec::new();
         loop {
             let error = match T::deserialize(Reader { node: self, context: &context }) {
@@ -49,6 +59,8 @@ impl Node {
 /// Where the reading is, and what was found wrong before.
 #[derive(Default)]
 struct Context<'de> {
+    /// Whether an unquoted number can stand for text.
+    numbers_are_text: bool,
     path: RefCell<Vec<Step<'de>>>,
     /// By path: whether the field does not belong there, so that it is skipped.
     wrong: RefCell<BTreeMap<String, bool>>,
@@ -442,6 +454,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         let text = match &self.node.value {
             _ if self.is_passed_over() => "",
             Value::Text(text) => text,
+            Value::Number(written) if self.context.numbers_are_text => written,
             _ => return Err(self.wrong_type("text")),
         };
         visitor.visit_str(text).map_err(|error: Error| error.at(self.node, self.context))

@@ -21,6 +21,11 @@ pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, DocumentE
     document(file, text)?.to(file)
 }
 
+/// Reads the only document of `text` as [`parse`] does, and takes an unquoted number for the text that was written.
+pub fn parse_lenient<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, DocumentError> {
+    document(file, text)?.to_lenient(file)
+}
+
 /// Reads the only document of `text` as a tree that knows the lines of its fields.
 pub fn document(file: &str, text: &str) -> Result<Node, DocumentError> {
     let mut documents = documents(file, text)?;

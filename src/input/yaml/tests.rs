@@ -225,3 +225,15 @@ proptest! {
         prop_assert_eq!(read, value);
     }
 }
+
+#[test]
+fn number_is_text_only_where_that_is_asked_for() {
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Pinned {
+        tag: String,
+        count: u32,
+    }
+    let text = "tag: 3.20\ncount: 2\n";
+    assert_eq!(parse_lenient::<Pinned>("x.yaml", text).unwrap(), Pinned { tag: "3.20".into(), count: 2 });
+    assert!(parse::<Pinned>("x.yaml", text).is_err());
+}
