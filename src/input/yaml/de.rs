@@ -23,20 +23,24 @@ const SHOWN: usize = 60;
 impl Node {
     /// Reads the tree into `T`. All mistakes are named at once.
     pub fn to<T: DeserializeOwned>(&self, file: &str) -> Result<T, DocumentError> {
-        self.read(file, Context::default())
+        self.read(file, &Context::default())
     }
 
     /// Reads the tree into `T`, and takes an unquoted number for the text that was written where text is needed.
     ///
     /// This is for files that only this program reads: another one would read the version `3.20` as `3.2`.
     pub fn to_lenient<T: DeserializeOwned>(&self, file: &str) -> Result<T, DocumentError> {
-        self.read(file, Context { numbers_are_text: true, ..Context::default() })
+        self.read(file, &Context { numbers_are_text: true, ..Context::default() })
     }
 
-    fn read<'n, T: DeserializeOwned>(&'n self, file: &str, context: Context<'n>) -> Result<T, DocumentError> {
+    fn read<'n, T: DeserializeOwned>(
+        &'n self,
+        file: &str,
+        context: &Context<'n>,
+    ) -> Result<T, DocumentError> {
         let mut found: Vec<Error> = Vec::new();
         loop {
-            let error = match T::deserialize(Reader { node: self, context: &context }) {
+            let error = match T::deserialize(Reader { node: self, context }) {
                 Ok(read) if found.is_empty() => return Ok(read),
                 Ok(_) => break,
                 Err(error) => error,
