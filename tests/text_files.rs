@@ -152,11 +152,12 @@ fn files_that_are_something_else_are_named_as_what_they_are() {
         }
         dray().args(["verify", "--insecure-skip-verify"]).arg(path(name)).fail_with(2).says(&[name, told]);
     }
-    for (name, magic) in [
-        ("a.zst", &b"\x28\xb5\x2f\xfd"[..]),
-        ("a.bz2", b"BZh9"),
-        ("a.xz", b"\xfd7zXZ\0"),
-        ("a.sh", b"#!/bin/sh\n"),
+    // A script with zeros in it is no kind that is known: it counts as damaged.
+    for (name, magic, code) in [
+        ("a.zst", &b"\x28\xb5\x2f\xfd"[..], 2),
+        ("a.bz2", b"BZh9", 2),
+        ("a.xz", b"\xfd7zXZ\0", 2),
+        ("a.sh", b"#!/bin/sh\n", 3),
     ] {
         std::fs::write(path(name), [magic, &[0; 2000]].concat()).unwrap();
         let store = path("store");
@@ -164,9 +165,7 @@ fn files_that_are_something_else_are_named_as_what_they_are() {
         for command in [&["verify"][..], &["import", "--store", store]] {
             let mut refused = dray();
             refused.args(command).arg("--insecure-skip-verify").arg(path(name));
-            let finished = refused.finish();
-            assert!([2, 3].contains(&finished.code), "{name}: {}", finished.stderr);
-            finished.says(&[name]);
+            refused.fail_with(code).says(&[name]);
         }
         assert!(!path("store").join("imports").exists(), "{name}");
     }
